@@ -1,0 +1,518 @@
+"""Seal and open bytes, files and bundles of them, in either layout of docs/format.md.
+
+>>> sealed = seal(b"weights", content_type="params", recipients=[public_key])
+>>> inspect(sealed).content_type
+'params'
+>>> with use(identity=private_key, passphrase=passphrase):
+...     bytes(unseal(sealed, content_type="params"))
+b'weights'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import context
+from .errors import (
+    AuthenticationError,
+    ContentTypeError,
+    IdentityError,
+    NotSealedError,
+    RecipientError,
+    SecretError,
+    SignatureError,
+)
+from .files import atomic_writer
+from .header import CONTENT_TYPES, MAGIC, Header, read_header
+from .memory import SecretBuffer
+from .recipients import Identity, Recipient, load_recipients
+from .signing import Signer
+from .suites import DEFAULT_SUITE, EAX_OVERHEAD, STEP, SUITES, eax_decrypt, eax_encrypt
+
+__all__ = [
+    "Session",
+    "inspect",
+    "open_stream",
+    "rewrap",
+    "seal",
+    "seal_file",
+    "seal_json",
+    "unseal",
+    "unseal_json",
+]
+
+LAYOUTS = ("sealed", "raw")
+_RAW_KEY_SIZE = 16
+_ALIGNMENT = 64  # of a plaintext in memory, so that tensors in it can be used in place
+
+Sealed = "bytes | bytearray | memoryview | str | Path"
+
+
+# ------------------------------------------------------------------------------------------------- sealing
+
+
+class Session:
+    """One session key, wrapped once to each recipient, for one value or for the members of one bundle.
+
+    Values sealed in one session share the wrapped keys, so that opening them all costs one private-key
+    operation; each has its own salt and with it its own payload key.
+    """
+
+    def __init__(
+        self,
+        recipients: Iterable[str | Path | Recipient] | None = None,
+        *,
+        suite: str = DEFAULT_SUITE,
+        policy: Mapping[str, str] | None = None,
+        bundle: bool = False,
+        signer: Signer | None = None,
+    ) -> None:
+        if suite not in SUITES:
+            raise SecretError(f"unknown suite {suite!r}; there are {', '.join(SUITES)}")
+        chosen = context.current().recipients() if recipients is None else load_recipients(recipients)
+        if not chosen:
+            raise RecipientError("nobody to seal to: the list of recipients is empty")
+        self._suite = suite
+        self._policy = dict(policy or {})
+        self._bundle = secrets.token_hex(16) if bundle else None
+        self._signer = signer or context.current().signer()
+        self._key = os.urandom(32)
+        self._stanzas = [recipient.wrap(self._key) for recipient in chosen]
+
+    @classmethod
+    def to_self(cls, **options: Any) -> Session:
+        """A session for values that this process's own identity opens again: an import's results, say."""
+        keys = context.current()
+        return cls([keys.identity().recipient()], signer=keys.own_signer(), **options)
+
+    def seal(self, plaintext: bytes | memoryview, *, content_type: str) -> bytes:
+        return self.seal_pieces([memoryview(plaintext)], len(plaintext), content_type=content_type)
+
+    def seal_pieces(self, plaintext: Iterable[bytes | memoryview], size: int, *, content_type: str) -> bytes:
+        output = io.BytesIO()
+        self.seal_stream(plaintext, size, output, content_type=content_type)
+        return output.getvalue()
+
+    def seal_stream(
+        self, plaintext: Iterable[bytes | memoryview], size: int, output: BinaryIO, *, content_type: str
+    ) -> None:
+        """Seal `size` bytes to the seekable `output`, reading back what it wrote only to sign it.
+
+        Raises `SecretError` when `plaintext` gives another number of bytes.
+        """
+        header = self._header(content_type, size)
+        start = output.tell()
+        output.write(bytes(header))
+        payload_start = output.tell()
+        digest = hashlib.sha256() if self._signer else None
+        mended = header.suite.encrypt(
+            header.payload_key(self._key), header.core_bytes, _exactly(plaintext, size), output.write
+        )
+        if mended:
+            output.seek(payload_start + mended[0])
+            output.write(mended[1])
+        if self._signer:
+            output.seek(payload_start)
+            while piece := output.read(STEP):
+                digest.update(piece)
+            header.sign(self._signer, digest.digest())
+        header.authenticate(self._key)
+        output.seek(start)
+        output.write(bytes(header))
+        output.seek(0, os.SEEK_END)
+
+    def _header(self, content_type: str, size: int) -> Header:
+        if content_type not in CONTENT_TYPES:
+            raise ContentTypeError(f"unknown content type {content_type!r}")
+        core = {"content": content_type, "salt": secrets.token_hex(32), "size": size, "suite": self._suite}
+        if self._bundle:
+            core["bundle"] = self._bundle
+        if self._policy:
+            core["policy"] = self._policy
+        if self._signer:
+            core["signer"] = self._signer.key_id
+        header = Header(core, self._stanzas)
+        if self._signer:
+            header.sign(self._signer, bytes(32))  # holds the place until the payload is known
+        return header
+
+
+def _exactly(pieces: Iterable[bytes | memoryview], size: int) -> Iterator[memoryview]:
+    """Pass on `pieces` in steps that suit the ciphers; raise unless they add up to `size` bytes."""
+    seen = 0
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        seen += len(view)
+        for start in range(0, len(view), STEP):
+            yield view[start : start + STEP]
+    if seen != size:
+        raise SecretError(f"the input changed while it was sealed: {seen} bytes instead of {size}")
+
+
+def seal(
+    plaintext: bytes | bytearray | memoryview,
+    *,
+    content_type: str,
+    recipients: Iterable[str | Path | Recipient] | None = None,
+    suite: str = DEFAULT_SUITE,
+    layout: str = "sealed",
+    policy: Mapping[str, str] | None = None,
+) -> bytes:
+    """Encrypt `plaintext` to `recipients` (default: the context's) and return the sealed bytes.
+
+    Args:
+        content_type: what it is, one of `CONTENT_TYPES`; authenticated, and checked when it is opened.
+        suite: the payload's cipher, "aes-eax" or "cobblestone-256".
+        layout: "sealed", or "raw" for the headerless layout of the original system: one recipient, AES-128,
+            neither content type nor signature nor policy.
+
+    Raises:
+        RecipientError: there is nobody to seal to.
+        ContentTypeError: the content type is unknown.
+    """
+    output = io.BytesIO()
+    _seal_to(output, [memoryview(plaintext)], len(plaintext), content_type, recipients, suite, layout, policy)
+    return output.getvalue()
+
+
+def seal_file(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    content_type: str,
+    recipients: Iterable[str | Path | Recipient] | None = None,
+    suite: str = DEFAULT_SUITE,
+    layout: str = "sealed",
+    policy: Mapping[str, str] | None = None,
+    progress=None,
+) -> None:
+    """Seal the file `source` into the file `destination`, in constant memory; otherwise as `seal`.
+
+    `progress(done, total)` is called with byte counts now and then.
+    """
+    with open(source, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise SecretError(f"{source} is empty")
+        pieces = _read_pieces(file, size, progress)
+        with atomic_writer(destination) as output:
+            _seal_to(output, pieces, size, content_type, recipients, suite, layout, policy)
+
+
+def _read_pieces(file: BinaryIO, size: int, progress) -> Iterator[bytes]:
+    done = 0
+    while piece := file.read(STEP):
+        yield piece
+        done += len(piece)
+        if progress:
+            progress(done, size)
+
+
+def _seal_to(output, pieces, size, content_type, recipients, suite, layout, policy) -> None:
+    if layout == "sealed":
+        session = Session(recipients, suite=suite, policy=policy)
+        session.seal_stream(pieces, size, output, content_type=content_type)
+    elif layout == "raw":
+        _seal_raw(output, pieces, size, content_type, recipients, policy)
+    else:
+        raise SecretError(f"unknown layout {layout!r}; there are {' and '.join(LAYOUTS)}")
+
+
+def seal_json(value: Any, *, content_type: str, **options: Any) -> bytes:
+    """Seal `value` as JSON; otherwise as `seal`."""
+    return seal(json.dumps(value).encode(), content_type=content_type, **options)
+
+
+# ------------------------------------------------------------------------------------------------- opening
+
+
+def unseal(sealed: Sealed, *, content_type: str | tuple[str, ...]) -> SecretBuffer:
+    """Verify, decrypt and return what `sealed` (bytes, or the path of a file) holds, in wiped memory.
+
+    Every check comes before the first byte of plaintext is handed out: content type, signature (where the
+    context names signers), policy, header tag, payload digest, payload tag.
+
+    Raises:
+        NotSealedError, AuthenticationError, IdentityError, SignatureError, PolicyError, ContentTypeError
+    """
+    return open_value(sealed, content_type=content_type)[0]
+
+
+def open_value(sealed: Sealed, *, content_type: str | tuple[str, ...]) -> tuple[SecretBuffer, Header | None]:
+    """As `unseal`, with the authenticated header (None for the raw layout)."""
+    with _opened(sealed) as (file, size):
+        return open_stream(file, size, content_type=content_type)
+
+
+def unseal_json(sealed: Sealed, *, content_type: str) -> Any:
+    """Open `sealed` and parse it as JSON."""
+    with unseal(sealed, content_type=content_type) as secret:
+        try:
+            return json.loads(bytes(secret))
+        except (ValueError, RecursionError):
+            raise ContentTypeError(f"the sealed {content_type} is not JSON") from None
+
+
+def open_stream(
+    file: BinaryIO, size: int, *, content_type: str | tuple[str, ...]
+) -> tuple[SecretBuffer, Header | None]:
+    """Open the `size` bytes of `file` from here on; the header is None for the raw layout."""
+    wanted = (content_type,) if isinstance(content_type, str) else tuple(content_type)
+    start = file.tell()
+    if size == 0:
+        raise NotSealedError("it is empty")
+    if file.read(len(MAGIC)) != MAGIC:
+        file.seek(start)
+        return _unseal_raw(file, size, wanted), None
+    file.seek(start)
+    header = read_header(file, size)
+    header.check_content_type(wanted)
+    keys = context.current()
+    verifiers = keys.verifiers()
+    if verifiers is not None:
+        header.check_signature(verifiers)
+    session_key = _session_key(header, keys.identity())
+    header.check_tag(session_key)
+    header.check_policy()
+    suite = header.suite
+    # Placed so that the plaintext, which comes to stand `head` bytes into the payload, is aligned.
+    lead = -suite.head % _ALIGNMENT
+    buffer = SecretBuffer(lead + header.payload_size)
+    payload = buffer.view[lead:]
+    try:
+        _read_into(file, payload)
+        if verifiers is not None:
+            header.check_digest(hashlib.sha256(payload).digest())
+        plain = suite.decrypt(header.payload_key(session_key), header.core_bytes, payload)
+        if plain.stop - plain.start != header.core["size"]:
+            raise AuthenticationError("the payload has another size than its header says")
+        buffer.narrow(lead + plain.start, lead + plain.stop)
+    except BaseException:
+        buffer.close()
+        raise
+    return buffer, header
+
+
+def _read_into(file: BinaryIO, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done:])
+        if not count:
+            raise AuthenticationError("the file was cut short")
+        done += count
+
+
+class _LastSessionKey(threading.local):
+    """The last stanza unwrapped, so that a bundle's members cost one private-key operation together."""
+
+    enabled = False
+    entry: tuple[Identity, dict, bytes] | None = None
+
+
+_last = _LastSessionKey()
+
+
+@contextlib.contextmanager
+def shared_unwrapping() -> Iterator[None]:
+    """Within the block, values that carry the same wrapped key unwrap it once."""
+    _last.enabled, _last.entry = True, None
+    try:
+        yield
+    finally:
+        _last.enabled, _last.entry = False, None
+
+
+def _session_key(header: Header, identity: Identity) -> bytes:
+    stanza = next((s for s in header.recipients if s["key"] == identity.key_id), None)
+    if stanza is None:
+        raise IdentityError(
+            f"it is sealed to {_names(header)}, and this private key is {identity.key_id}: "
+            "wrong key, or not among its recipients"
+        )
+    if _last.entry and _last.entry[0] is identity and _last.entry[1] == stanza:
+        return _last.entry[2]
+    key = identity.unwrap(stanza)
+    if len(key) != 32:
+        raise AuthenticationError("the wrapped session key has a wrong length")
+    if _last.enabled:
+        _last.entry = (identity, stanza, key)
+    return key
+
+
+def _names(header: Header) -> str:
+    first = header.recipients[0]["key"]
+    more = len(header.recipients) - 1
+    return f"{first} and {more} more" if more else first
+
+
+@contextlib.contextmanager
+def _opened(sealed: Sealed) -> Iterator[tuple[BinaryIO, int]]:
+    """The bytes of `sealed` as a file, and how many they are; errors gain the file's name."""
+    if isinstance(sealed, (bytes, bytearray, memoryview)):
+        yield io.BytesIO(sealed), len(sealed)
+        return
+    if not isinstance(sealed, (str, os.PathLike)):
+        raise NotSealedError(
+            f"sealed bytes (or the path of a sealed file) are wanted, not {type(sealed).__name__}: "
+            "seal it with tvm_secret.seal, or 'tvmc encrypt' for a file"
+        )
+    with naming(sealed), open(sealed, "rb") as file:
+        yield file, os.fstat(file.fileno()).st_size
+
+
+@contextlib.contextmanager
+def naming(name: str | Path) -> Iterator[None]:
+    """Put `name` before the message of a `SecretError` raised in the block."""
+    try:
+        yield
+    except SecretError as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+# ----------------------------------------------------------------------------------------------- no secrets
+
+
+def inspect(sealed: Sealed) -> Header:
+    """The header of a value in the sealed layout, as it claims to be: no key is needed, nothing is proved.
+
+    Raises `NotSealedError` for anything else, the raw layout included, which has no header.
+    """
+    with _opened(sealed) as (file, size):
+        return read_header(file, size)
+
+
+def verify(sealed: Sealed) -> Header:
+    """Check the signature over header and payload against the context's signers, without any private key."""
+    with _opened(sealed) as (file, size):
+        return verify_stream(file, size)
+
+
+def verify_stream(file: BinaryIO, size: int) -> Header:
+    """As `verify`, for the `size` bytes of `file` from here on, in constant memory."""
+    verifiers = context.current().verifiers()
+    if verifiers is None:
+        raise SignatureError("no signer to verify against: give --signer or set TVM_SECRET_SIGNERS")
+    header = read_header(file, size)
+    header.check_signature(verifiers)
+    digest, left = hashlib.sha256(), header.payload_size
+    while left and (piece := file.read(min(STEP, left))):
+        digest.update(piece)
+        left -= len(piece)
+    header.check_digest(digest.digest())
+    return header
+
+
+# ------------------------------------------------------------------------------------------------- rewrapping
+
+
+def rewrap_stream(
+    file: BinaryIO, size: int, output: BinaryIO, recipients: list[Recipient], stanzas: dict | None = None
+) -> Header:
+    """Copy one sealed value, replacing its recipients and leaving core, signature and payload as they are.
+
+    `stanzas` is a memory shared by the members of a bundle, so that a session key is wrapped once.
+    """
+    header = read_header(file, size)
+    keys = context.current()
+    verifiers = keys.verifiers()
+    if verifiers is not None:
+        header.check_signature(verifiers)
+    session_key = _session_key(header, keys.identity())
+    header.check_tag(session_key)
+    stanzas = {} if stanzas is None else stanzas
+    if session_key not in stanzas:
+        stanzas[session_key] = [recipient.wrap(session_key) for recipient in recipients]
+    renewed = header.replace_recipients(stanzas[session_key])
+    renewed.authenticate(session_key)
+    output.write(bytes(renewed))
+    return header
+
+
+def rewrap(
+    source: str | Path, destination: str | Path, recipients: Iterable[str | Path | Recipient] | None = None
+) -> None:
+    """Write `source` to `destination` for other recipients, in constant memory, payload untouched.
+
+    Needs an identity that opens `source`. The owner's signature, if any, stays valid.
+    """
+    chosen = context.current().recipients() if recipients is None else load_recipients(recipients)
+    with _opened(source) as (file, size), atomic_writer(destination) as output:
+        rewrap_stream(file, size, output, chosen)
+        copy_rest(file, output, file.tell(), size)
+
+
+def copy_rest(file: BinaryIO, output: BinaryIO, start: int, stop: int) -> None:
+    """Append bytes `start` to `stop` of `file` to `output`, inside the kernel where it can."""
+    output.flush()
+    while start < stop:
+        try:
+            count = os.copy_file_range(file.fileno(), output.fileno(), stop - start, start)
+        except OSError:  # across file systems, or an old kernel
+            count = os.sendfile(output.fileno(), file.fileno(), start, stop - start)
+        if count == 0:
+            raise AuthenticationError("the file was cut short")
+        start += count
+    output.seek(0, os.SEEK_END)
+
+
+# ------------------------------------------------------------------------------------------------- raw layout
+
+
+def _seal_raw(output, pieces, size, content_type, recipients, policy) -> None:
+    from .recipients.rsa import RsaRecipient
+
+    if policy or context.current().signer():
+        raise SecretError("the raw layout has no header: it can be neither signed nor given a policy")
+    if content_type.startswith("artefact/"):
+        raise SecretError("artefacts have the sealed layout only")
+    chosen = context.current().recipients() if recipients is None else load_recipients(recipients)
+    if len(chosen) != 1 or not isinstance(chosen[0], RsaRecipient):
+        raise RecipientError("the raw layout is for exactly one RSA recipient")
+    key = os.urandom(_RAW_KEY_SIZE)
+    output.write(RsaRecipient(chosen[0].public_key, "sha1").wrap_raw(key))
+    payload_start = output.tell()
+    offset, tag = eax_encrypt(key, b"", _exactly(pieces, size), output.write)
+    output.seek(payload_start + offset)
+    output.write(tag)
+    output.seek(0, os.SEEK_END)
+
+
+def _unseal_raw(file: BinaryIO, size: int, wanted: tuple[str, ...]) -> SecretBuffer:
+    keys = context.current()
+    plain = NotSealedError(
+        "it is not sealed to this private key, in neither layout; a plain file is sealed with 'tvmc encrypt'"
+    )
+    if any(name.startswith("artefact/") for name in wanted):
+        raise NotSealedError("it is not sealed (artefacts have the sealed layout only)")
+    if keys.verifiers() is not None:
+        raise SignatureError("it is not signed, and only signed files are opened here (signers are set)")
+    identity = keys.identity()
+    wrapped_size = getattr(identity, "wrapped_size", None)
+    if wrapped_size is None or size < wrapped_size + EAX_OVERHEAD:
+        raise plain
+    try:
+        key = identity.unwrap_raw(file.read(wrapped_size), "sha1")
+    except AuthenticationError:
+        raise plain from None
+    if len(key) != _RAW_KEY_SIZE:
+        raise plain
+    lead = -EAX_OVERHEAD % _ALIGNMENT
+    buffer = SecretBuffer(lead + size - wrapped_size)
+    payload = buffer.view[lead:]
+    try:
+        _read_into(file, payload)
+        found = eax_decrypt(key, b"", payload)
+        buffer.narrow(lead + found.start, lead + found.stop)
+    except BaseException:
+        buffer.close()
+        raise
+    return buffer
