@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ._shared import identifier, is_constant, one_line, quoted
 from .common import Imported, ModelError, Shapes, require, sealed_import
 
 __all__ = ["from_onnx", "import_onnx"]
-
-# Operators want axes, shapes and pads as constants, so small tensors stay in the module. Everything larger
-# is a weight; integer tensors get more room, since shapes and index tables are integers.
-_CONSTANT_ELEMENTS = 16
-_CONSTANT_INTEGERS = 1024
 
 
 def from_onnx(
@@ -98,14 +93,14 @@ def import_onnx(
     _restate_inputs(graph, inputs, weights)
     dtypes = dict(dtype) if isinstance(dtype, Mapping) else {}
     for name in dtypes.keys() - shapes.keys():
-        raise ModelError(f"the model has no input '{name}' to give a dtype: it has {_names(shapes)}")
+        raise ModelError(f"the model has no input '{name}' to give a dtype: it has {quoted(shapes)}")
 
     # Upstream prints the operands of an operator that it cannot convert, weights included.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             module = upstream.from_onnx(proto, shapes, dtypes, opset, sanitize_input_names=False)
         except Exception as error:
-            raise ModelError(f"ONNX: {str(error).splitlines()[0] if str(error) else error!r}") from None
+            raise ModelError(f"ONNX: {one_line(error)}") from None
     module["main"] = module["main"].with_attr("num_input", len(inputs))
     return Imported(module, weights, [output.name for output in graph.output])
 
@@ -124,7 +119,7 @@ def _lift_weights(graph: Any) -> dict[str, np.ndarray]:
             )
         elements = int(np.prod(tensor.dims))
         integer = tensor.data_type in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
-        if elements <= (_CONSTANT_INTEGERS if integer else _CONSTANT_ELEMENTS):
+        if is_constant(elements, integer):
             kept.append(tensor)
         else:
             weights[tensor.name] = numpy_helper.to_array(tensor)
@@ -138,11 +133,11 @@ def _input_shapes(inputs: list[Any], given: Shapes, symbols: dict[str, Any]) -> 
 
     names = [value.name for value in inputs]
     for name in given.keys() - set(names):
-        raise ModelError(f"the model has no input '{name}': it has {_names(names)}")
+        raise ModelError(f"the model has no input '{name}': it has {quoted(names)}")
 
     def symbol(name: str) -> Any:
         if name not in symbols:
-            symbols[name] = tirx.Var(re.sub(r"\W", "_", name), "int64")
+            symbols[name] = tirx.Var(identifier(name), "int64")
         return symbols[name]
 
     shapes = {}
@@ -172,7 +167,3 @@ def _restate_inputs(graph: Any, inputs: list[Any], weights: dict[str, np.ndarray
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in weights.items()
     )
-
-
-def _names(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names) or "none"
