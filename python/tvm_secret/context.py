@@ -119,6 +119,12 @@ class Context:
         return self._cache[key]
 
 
+def new_passphrase() -> bytes:
+    """The passphrase of a key about to be made: from the environment, or typed twice."""
+    value = os.environb.get(PASSPHRASE_VARIABLE.encode())
+    return value if value is not None else ask_passphrase("New passphrase: ", confirm=True)
+
+
 def ask_passphrase(prompt: str, *, confirm: bool = False) -> bytes:
     """Ask on the terminal, and nowhere else. Raises `PassphraseError` where there is none."""
     import getpass

@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,6 +96,9 @@ class Session:
 
     def seal(self, plaintext: bytes | memoryview, *, content_type: str) -> bytes:
         return self.seal_pieces([memoryview(plaintext)], len(plaintext), content_type=content_type)
+
+    def seal_json(self, value: Any, *, content_type: str) -> bytes:
+        return self.seal(json.dumps(value).encode(), content_type=content_type)
 
     def seal_pieces(self, plaintext: Iterable[bytes | memoryview], size: int, *, content_type: str) -> bytes:
         output = io.BytesIO()
@@ -185,7 +188,7 @@ def seal(
 
 
 def seal_file(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     destination: str | Path,
     *,
     content_type: str,
@@ -193,28 +196,28 @@ def seal_file(
     suite: str = DEFAULT_SUITE,
     layout: str = "sealed",
     policy: Mapping[str, str] | None = None,
-    progress=None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Seal the file `source` into the file `destination`, in constant memory; otherwise as `seal`.
+    """Seal a file, or the several files of one model, into `destination`, in constant memory.
 
-    `progress(done, total)` is called with byte counts now and then.
+    `source` is a file, a SavedModel's folder, or an MXNet model's two files; `progress(done, total)` is
+    called with byte counts as it goes; the rest is as in `seal`.
     """
-    with open(source, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise SecretError(f"{source} is empty")
-        pieces = _read_pieces(file, size, progress)
-        with atomic_writer(destination) as output:
-            _seal_to(output, pieces, size, content_type, recipients, suite, layout, policy)
+    from .formats import plain_source
+
+    paths = [source] if isinstance(source, (str, Path)) else source
+    size, read = plain_source([Path(path) for path in paths], content_type)
+    pieces = _reporting(read(), size, progress) if progress else read()
+    with atomic_writer(destination) as output:
+        _seal_to(output, pieces, size, content_type, recipients, suite, layout, policy)
 
 
-def _read_pieces(file: BinaryIO, size: int, progress) -> Iterator[bytes]:
+def _reporting(pieces: Iterable[bytes], size: int, progress: Callable[[int, int], None]) -> Iterator[bytes]:
     done = 0
-    while piece := file.read(STEP):
+    for piece in pieces:
         yield piece
         done += len(piece)
-        if progress:
-            progress(done, size)
+        progress(done, size)
 
 
 def _seal_to(output, pieces, size, content_type, recipients, suite, layout, policy) -> None:

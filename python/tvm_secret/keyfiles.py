@@ -12,7 +12,14 @@ from pathlib import Path
 from .errors import IdentityError, PassphraseError, SecretError
 from .files import atomic_writer
 
-__all__ = ["DEFAULT_BITS", "generate_rsa", "generate_signing", "load_private_key", "write_pair"]
+__all__ = [
+    "DEFAULT_BITS",
+    "generate_rsa",
+    "generate_signing",
+    "load_private_key",
+    "refuse_existing",
+    "write_pair",
+]
 
 DEFAULT_BITS = 3072
 MINIMUM_PASSPHRASE = 8
@@ -42,11 +49,7 @@ def write_pair(
 ) -> tuple[Path, Path]:
     """Write the pair into `folder` (made if absent) and return the two paths, private key first."""
     private, public = folder / names[0], folder / names[1]
-    for path in (private, public):
-        if path.exists() and not overwrite:
-            raise SecretError(
-                f"{path} exists; what was sealed to it opens with no other key (--force replaces it)"
-            )
+    refuse_existing(folder, names, overwrite=overwrite)
     if len(passphrase) < MINIMUM_PASSPHRASE:
         raise PassphraseError(f"a passphrase has at least {MINIMUM_PASSPHRASE} characters")
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,15 @@ def write_pair(
     with atomic_writer(public, 0o644) as file:
         file.write(_public_pem(key))
     return private, public
+
+
+def refuse_existing(folder: Path, names: tuple[str, str], *, overwrite: bool) -> None:
+    """Raise `SecretError` when a pair is there already and is not to be replaced."""
+    for path in (folder / name for name in names):
+        if path.exists() and not overwrite:
+            raise SecretError(
+                f"{path} exists; what was sealed to it opens with no other key (--force replaces it)"
+            )
 
 
 def _encrypted_pem(key, passphrase: bytes) -> bytes:

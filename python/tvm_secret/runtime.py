@@ -6,12 +6,13 @@ that neither `tvm` nor a compiler nor a framework is imported.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,25 @@ __all__ = ["Benchmark", "Execution", "GraphModule"]
 _CPU, _POOLED_ALLOCATOR = 1, 2
 
 
+@contextlib.contextmanager
+def without_torch() -> Iterator[None]:
+    """Keep `tvm_ffi`, imported in the block, from importing torch: 0.7 s and 300 MB for nothing used here."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 @functools.cache
 def _ffi():
     """`tvm_ffi` with the runtime library loaded."""
-    # tvm_ffi imports torch where it is installed, for 0.7 s and 300 MB that a device has no use for.
-    block = "torch" not in sys.modules
-    if block:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
+    with without_torch():
         import tvm_ffi
         import tvm_ffi_orcjit
-    finally:
-        if block:
-            del sys.modules["torch"]
     spec = importlib.util.find_spec("tvm")
     if spec is None or not spec.submodule_search_locations:
         raise SecretError("the TVM runtime is not installed: pip install apache-tvm")
@@ -104,6 +111,11 @@ class GraphModule:
                 return info
         names = ", ".join(repr(info.name) for info in self.__interface.inputs)
         raise ModelError(f"the model has no input {name!r}; it has {names}")
+
+    def missing_inputs(self) -> list[TensorInfo]:
+        """The inputs that are not set yet."""
+        known = {self._info(name).name for name in self.__inputs}
+        return [info for info in self.inputs if info.name not in known]
 
     def run(self, **inputs: Any) -> None:
         """Run on the inputs set. Raises `ModelError` where one is missing or shapes contradict each other."""

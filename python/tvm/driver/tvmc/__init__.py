@@ -1,0 +1,1 @@
+"""The familiar name of the command line `tvmc`, and its compile half."""

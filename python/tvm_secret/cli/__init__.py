@@ -1,0 +1,138 @@
+"""The command line `tvmc`: one file a subcommand, each imported only when it is called.
+
+A subcommand's module has `DESCRIPTION`, `EXAMPLE`, `add_arguments(parser)` and `run(arguments)`. Exit codes:
+0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "keygen": ("tvm_secret.cli.keygen", "make a key pair"),
+    "encrypt": ("tvm_secret.cli.encrypt", "seal a model, or its inputs, to recipients"),
+    "inspect": ("tvm_secret.cli.inspect", "show what a sealed file says of itself; needs no key"),
+    "verify": ("tvm_secret.cli.verify", "check who signed a sealed file; needs no private key"),
+    "rewrap": ("tvm_secret.cli.rewrap", "seal a file to other recipients, its payload untouched"),
+    # The compiler's half is the overlay's; only its name is known here.
+    "compile": ("tvm.driver.tvmc.compile", "compile a sealed model to a sealed artefact"),
+    "run": ("tvm_secret.cli.run", "run a sealed artefact; only its outputs come out"),
+}
+
+_USAGE = "usage: tvmc COMMAND [options]      (tvmc COMMAND --help teaches each)"
+_OUTLINE = """
+A first session:
+  tvmc keygen
+  tvmc encrypt model.onnx -o model.onnx.sealed
+  tvmc compile --target llvm -o model.tar model.onnx.sealed
+  tvmc run -i in.npz -o out.npz --print-top 5 model.tar
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `tvmc` with these arguments (default: the process's) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return _print_overview()
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"tvmc {version('tvm-secret')}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        return _unknown(command)
+    warnings.showwarning = _show_warning
+    from ..errors import SecretError
+    from ..memory import harden_process
+
+    harden_process()
+    try:
+        return _Parser(command, _load(command)).run(rest)
+    except SecretError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader went away; what Python would still flush to it must not raise again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        return _fail("out of memory")
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except Exception as error:
+        # A traceback could quote what was being handled; the place is enough to report a fault by.
+        return _fail(f"internal error: {type(error).__name__} at {_place(error)}; please report it")
+
+
+def _print_overview() -> int:
+    print(_USAGE, "\n", sep="")
+    for name, (_, summary) in COMMANDS.items():
+        print(f"  {name:<9} {summary}")
+    print(_OUTLINE, end="")
+    return 0
+
+
+def _unknown(command: str) -> int:
+    import difflib
+
+    close = difflib.get_close_matches(command, COMMANDS, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    print(f"tvmc: error: unknown command {command!r}{hint}\n{_USAGE}", file=sys.stderr)
+    return 2
+
+
+def _load(command: str):
+    path = COMMANDS[command][0]
+    if not path.startswith("tvm."):
+        return importlib.import_module(path)
+    from ..runtime import without_torch
+
+    with without_torch():
+        return importlib.import_module(path)
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: str, module) -> None:
+        super().__init__(
+            prog=f"tvmc {command}",
+            description=module.DESCRIPTION,
+            epilog=f"example:\n{module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._run = module.run
+        module.add_arguments(self)
+
+    def run(self, rest: list[str]) -> int:
+        try:
+            arguments = self.parse_args(rest)
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return self._run(arguments) or 0
+
+
+def _fail(message: str) -> int:
+    print(f"tvmc: error: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"tvmc: warning: {' '.join(str(message).split())}", file=sys.stderr)
