@@ -113,7 +113,7 @@ class Context:
 
     def _cached(self, what: str, source, load: Callable):
         # Relative paths name other files after a change of folder.
-        key = (what, os.getcwd(), source if isinstance(source, (str, tuple)) else id(source))
+        key = (what, source, self.passphrase_source, os.getcwd())
         if key not in self._cache:
             self._cache[key] = load(source)
         return self._cache[key]
@@ -182,7 +182,9 @@ def use(
         "passphrase_source": passphrase.encode() if isinstance(passphrase, str) else passphrase,
     }
     changed = {name: value for name, value in given.items() if value is not None}
-    token = _current.set(replace(_current.get(), **changed, _cache={}))
+    # Keys loaded outside the block serve inside it; those loaded inside are forgotten with it.
+    outer = _current.get()
+    token = _current.set(replace(outer, **changed, _cache=dict(outer._cache)))
     try:
         yield _current.get()
     finally:

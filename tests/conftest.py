@@ -1,0 +1,135 @@
+"""Keys, folders and a small model that the whole suite shares."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tvm_secret import context, keyfiles
+
+PASSPHRASE = "correct horse battery"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    folder: Path
+
+    @property
+    def private(self) -> Path:
+        return self.folder / keyfiles.RSA_NAMES[0]
+
+    @property
+    def public(self) -> Path:
+        return self.folder / keyfiles.RSA_NAMES[1]
+
+    @property
+    def sign_private(self) -> Path:
+        return self.folder / keyfiles.SIGNING_NAMES[0]
+
+    @property
+    def sign_public(self) -> Path:
+        return self.folder / keyfiles.SIGNING_NAMES[1]
+
+
+def make_keys(folder: Path) -> KeyPair:
+    keyfiles.write_pair(keyfiles.generate_rsa(2048), folder, keyfiles.RSA_NAMES, PASSPHRASE.encode())
+    keyfiles.write_pair(keyfiles.generate_signing(), folder, keyfiles.SIGNING_NAMES, PASSPHRASE.encode())
+    return KeyPair(folder)
+
+
+@pytest.fixture(scope="session")
+def alice(tmp_path_factory) -> KeyPair:
+    return make_keys(tmp_path_factory.mktemp("alice"))
+
+
+@pytest.fixture(scope="session")
+def bob(tmp_path_factory) -> KeyPair:
+    return make_keys(tmp_path_factory.mktemp("bob"))
+
+
+@pytest.fixture(scope="session")
+def _alice_context(alice):
+    with context.use(identity=alice.private, recipients=[alice.public], passphrase=PASSPHRASE) as keys:
+        keys.identity()  # unlocked once for the whole suite
+    return keys
+
+
+@pytest.fixture
+def keys(_alice_context):
+    """The process uses Alice's pair."""
+    token = context._current.set(_alice_context)
+    yield _alice_context
+    context._current.reset(token)
+
+
+@pytest.fixture(autouse=True)
+def _no_keys_from_outside(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("TVM_SECRET_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Published models and photos; a user's checkout lacks them."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder of published models is not beside this checkout")
+    return folder
+
+
+@dataclass(frozen=True)
+class Tvmc:
+    """Runs the real command line in a real process."""
+
+    folder: Path
+    keys: KeyPair
+
+    def __call__(self, *arguments, check: bool = True, env: dict | None = None, **options):
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("TVM_SECRET_")
+        }
+        environment |= {
+            "TVM_SECRET_IDENTITY": str(self.keys.private),
+            "TVM_SECRET_RECIPIENTS": str(self.keys.public),
+            "TVM_SECRET_PASSPHRASE": PASSPHRASE,
+        }
+        environment |= env or {}
+        environment = {name: value for name, value in environment.items() if value is not None}
+        command = [sys.executable, "-m", "tvm_secret.cli", *map(str, arguments)]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **options,
+        )
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def refuses(self, *arguments, match: str, code: int = 1, **options) -> None:
+        """The command fails with one clear line, and leaves no file that was not there."""
+        before = set(self.folder.rglob("*"))
+        done = self(*arguments, check=False, **options)
+        lines = done.stderr.strip().splitlines()
+        errors = [line for line in lines if not line.startswith("tvmc: warning")]
+        assert done.returncode == code, done
+        assert len(errors) == 1, done.stderr
+        assert errors[0].startswith("tvmc: error: ")
+        assert match in errors[0], errors[0]
+        assert set(self.folder.rglob("*")) == before
+
+
+@pytest.fixture
+def tvmc(tmp_path, alice) -> Tvmc:
+    return Tvmc(tmp_path, alice)

@@ -1,0 +1,256 @@
+"""The artefact: members that belong together, in a tar that holds nothing else."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+import small_model
+import tvm_secret as secret
+from tvm_secret import artefact, context, errors
+from tvm_secret.runtime import Execution, GraphModule
+
+
+@pytest.fixture(scope="module")
+def parts(_alice_context):
+    from tvm import relay
+
+    token = context._current.set(_alice_context)
+    try:
+        model = secret.seal(small_model.onnx_bytes(batch="n"), content_type="model/onnx")
+        return relay.build(*_in_order(relay.frontend.from_onnx(model)))
+    finally:
+        context._current.reset(token)
+
+
+def _in_order(imported):
+    module, params = imported
+    return module, "llvm", None, None, None, None, None, params
+
+
+@pytest.fixture
+def path(keys, parts, tmp_path):
+    artefact.save(parts, tmp_path / "m.tar")
+    return tmp_path / "m.tar"
+
+
+def test_bytes_and_file_run_alike(keys, parts, path):
+    data = small_model.image()
+    wanted = small_model.reference(small_model.onnx_bytes(batch="n"), data)
+    np.testing.assert_allclose(Execution(parts, {"data": data}), wanted, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(Execution(path, {"data": data}), Execution(parts, {"data": data}))
+
+
+def test_any_tar_reads_it(path):
+    with tarfile.open(path) as tar:
+        assert tar.getnames() == ["mod.o", "mod.json", "mod.params"]
+        for member in tar:
+            content = tar.extractfile(member).read()
+            assert secret.inspect(content).content_type == artefact.MEMBERS[member.name]
+
+
+def test_members_share_their_wrapped_key_and_nothing_else(path):
+    headers = list(artefact.inspect(path).values())
+    assert len({header.recipients_bytes for header in headers}) == 1
+    assert len({header.core["bundle"] for header in headers}) == 1
+    assert len({header.core["salt"] for header in headers}) == 3
+
+
+def test_one_private_key_operation_opens_it(keys, path, monkeypatch):
+    identity, calls = keys.identity(), []
+    unwrap = type(identity).unwrap
+    monkeypatch.setattr(type(identity), "unwrap", lambda *a: calls.append(1) or unwrap(*a))
+    artefact.open_artefact(path).close()
+    assert len(calls) == 1
+
+
+def test_members_of_two_artefacts_do_not_mix(keys, parts, alice, tmp_path):
+    from tvm import relay
+
+    model = secret.seal(small_model.onnx_bytes(seed=5, batch="n"), content_type="model/onnx")
+    module, params = relay.frontend.from_onnx(model)
+    other = relay.build(module, params=params)
+    for mixed in ([parts[0], parts[1], other[2]], [other[0], parts[1], parts[2]]):
+        with pytest.raises(errors.AuthenticationError, match="do not belong together"):
+            Execution(mixed, {"data": small_model.image()})
+
+
+def test_members_in_another_order_are_refused(keys, parts):
+    with pytest.raises(errors.ContentTypeError, match=r"mod\.o: it holds artefact/params"):
+        Execution(parts[::-1], {"data": small_model.image()})
+
+
+def test_weights_of_another_import_are_not_compiled_in(keys):
+    from tvm import relay
+
+    model = secret.seal(small_model.onnx_bytes(), content_type="model/onnx")
+    (module, _), (_, params) = relay.frontend.from_onnx(model), relay.frontend.from_onnx(model)
+    with pytest.raises(errors.AuthenticationError, match="different imports"):
+        relay.build(module, params=params)
+
+
+def rewritten(path, change) -> bytes:
+    """The artefact's members through Python's own tar writer, with `change(tar, members)` in between."""
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        change(tar, members)
+    return output.getvalue()
+
+
+def add(tar, name, data=b"", kind=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = len(data), kind, link
+    tar.addfile(info, io.BytesIO(data))
+
+
+def write_all(tar, members, names=None):
+    for (member, data), name in zip(members, names or [m.name for m, _ in members], strict=True):
+        add(tar, name, data)
+
+
+HOSTILE = {
+    "absolute path": lambda tar, m: write_all(tar, m, ["/mod.o", "mod.json", "mod.params"]),
+    "parent folder": lambda tar, m: write_all(tar, m, ["../mod.o", "mod.json", "mod.params"]),
+    "a link": lambda tar, m: (add(tar, "mod.o", kind=tarfile.SYMTYPE, link="/etc/passwd"), write_all(tar, m[1:])),
+    "a hard link": lambda tar, m: (add(tar, "mod.o", kind=tarfile.LNKTYPE, link="x"), write_all(tar, m[1:])),
+    "a device": lambda tar, m: (add(tar, "mod.o", kind=tarfile.CHRTYPE), write_all(tar, m[1:])),
+    "a duplicate": lambda tar, m: (write_all(tar, m[:1]), write_all(tar, m)),
+    "a member more": lambda tar, m: (write_all(tar, m), add(tar, "extra", b"x")),
+    "a member less": lambda tar, m: write_all(tar, m[:2]),
+    "another order": lambda tar, m: write_all(tar, m[::-1]),
+    "a sparse file": lambda tar, m: (add(tar, "mod.o", m[0][1], kind=tarfile.GNUTYPE_SPARSE), write_all(tar, m[1:])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_tars_are_refused(keys, path, change):
+    path.write_bytes(rewritten(path, change))
+    with pytest.raises(errors.SecretError):
+        artefact.open_artefact(path)
+
+
+def test_the_rewriting_alone_breaks_nothing(keys, path):
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar]
+    artefact.save([data for _, data in members], path)
+    artefact.open_artefact(path).close()
+
+
+def test_a_huge_declared_size_is_refused(keys, path):
+    data = bytearray(path.read_bytes())
+    info = tarfile.TarInfo("mod.o")
+    info.size = 1 << 40
+    data[:512] = info.tobuf(tarfile.GNU_FORMAT)
+    path.write_bytes(data)
+    with pytest.raises(errors.AuthenticationError, match="cut short"):
+        artefact.open_artefact(path)
+
+
+def test_every_byte_of_the_tar_matters(keys, path):
+    good = path.read_bytes()
+    blocks = [0, 100, 124, 136, 148, 156, 257, 263, 329, 345, 500]
+    first = int(good[124:136].rstrip(b"\0 "), 8)
+    second = 512 + first + -first % 512
+    places = blocks + [second + place for place in blocks] + [second - 1, len(good) - 1, len(good) - 1024]
+    for place in places:
+        broken = bytearray(good)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        with pytest.raises(errors.SecretError):
+            artefact.open_artefact(path)
+    for changed in (good[:-1], good[:600], good + b"\0", good + good, b""):
+        path.write_bytes(changed)
+        with pytest.raises(errors.SecretError):
+            artefact.open_artefact(path)
+
+
+def test_rewrap_to_another_device(keys, bob, path, parts):
+    target = path.with_name("bob.tar")
+    artefact.rewrap(path, target, [bob.public])
+    with pytest.raises(errors.IdentityError):
+        artefact.open_artefact(target)
+    with context.use(identity=bob.private):
+        data = small_model.image()
+        output = Execution(target, {"data": data})
+    np.testing.assert_array_equal(output, Execution(parts, {"data": data}))
+    assert len({header.recipients_bytes for header in artefact.inspect(target).values()}) == 1
+
+
+# --- running
+
+
+def test_module_is_reusable_and_batches_are_free(keys, path):
+    with GraphModule(path) as module:
+        assert [(i.name, i.shape, i.dtype) for i in module.inputs] == [("data", ["n", 3, 32, 32], "float32")]
+        for batch in (1, 4, 2):
+            data = small_model.image(batch, batch)
+            module.set_input("data", data)
+            module.run()
+            wanted = small_model.reference(small_model.onnx_bytes(batch="n"), data)
+            np.testing.assert_allclose(module.get_output(0), wanted, rtol=0, atol=1e-4)
+        assert len(module.benchmark(repeat=3, number=2).results) == 3
+
+
+def test_outputs_are_the_callers_own(keys, path):
+    with GraphModule(path) as module:
+        module.run(data=small_model.image())
+        first = module.get_output(0)
+        kept = first.copy()
+        module.run(data=small_model.image(7))
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_wrong_inputs_are_named(keys, path):
+    with GraphModule(path) as module:
+        with pytest.raises(errors.ModelError, match="no input 'image'; it has 'data'"):
+            module.set_input("image", small_model.image())
+        with pytest.raises(errors.ModelError, match="'data' wants dtype float32, got float64"):
+            module.set_input("data", small_model.image().astype("float64"))
+        with pytest.raises(errors.ModelError, match="'data' wants shape"):
+            module.set_input("data", small_model.image()[:, :, 1:])
+        with pytest.raises(errors.ModelError, match="'data' is not set"):
+            module.run()
+        with pytest.raises(errors.ModelError, match="has not been run"):
+            module.get_output(0)
+
+
+def test_unaligned_strided_and_read_only_inputs_work(keys, path):
+    data = small_model.image()
+    wanted = Execution(path, {"data": data})
+    raw = np.empty(data.nbytes + 4, np.uint8)[4:].view("float32").reshape(data.shape)
+    raw[...] = data
+    strided = np.asfortranarray(data)
+    locked = data.copy()
+    locked.flags.writeable = False
+    for variant in (raw, strided, locked):
+        np.testing.assert_array_equal(Execution(path, {"data": variant}), wanted)
+
+
+def test_a_closed_module_gives_nothing(keys, path):
+    module = GraphModule(path)
+    module.set_input("data", small_model.image())
+    module.close()
+    with pytest.raises(errors.ModelError):
+        module.run(data=small_model.image())
+
+
+def test_nothing_public_leads_to_the_runtime(keys, path):
+    with GraphModule(path) as module:
+        public = {name for name in dir(module) if not name.startswith("_")}
+        assert public == {
+            "benchmark", "close", "get_num_outputs", "get_output", "inputs", "missing_inputs", "outputs",
+            "run", "set_input",
+        }  # fmt: skip
+
+
+def test_an_artefact_for_another_cpu_is_refused(keys, path, monkeypatch):
+    from tvm_secret import runtime
+
+    monkeypatch.setattr(runtime, "cpu_features", lambda: frozenset({"sse2"}))
+    with pytest.raises(errors.TargetError, match="this CPU lacks .*--target"):
+        GraphModule(path)
