@@ -110,21 +110,26 @@ def add(tar, name, data=b"", kind=tarfile.REGTYPE, link=""):
 
 def write_all(tar, members, names=None):
     for (member, data), name in zip(members, names or [m.name for m, _ in members], strict=True):
-        add(tar, name, data)
+        add(tar, name or member.name, data)
+
+
+def replace_first(tar, members, data=b"", **how):
+    add(tar, "mod.o", data, **how)
+    write_all(tar, members[1:])
 
 
 HOSTILE = {
     "absolute path": lambda tar, m: write_all(tar, m, ["/mod.o", "mod.json", "mod.params"]),
     "parent folder": lambda tar, m: write_all(tar, m, ["../mod.o", "mod.json", "mod.params"]),
-    "a link": lambda tar, m: (add(tar, "mod.o", kind=tarfile.SYMTYPE, link="/etc/passwd"), write_all(tar, m[1:])),
-    "a hard link": lambda tar, m: (add(tar, "mod.o", kind=tarfile.LNKTYPE, link="x"), write_all(tar, m[1:])),
-    "a device": lambda tar, m: (add(tar, "mod.o", kind=tarfile.CHRTYPE), write_all(tar, m[1:])),
+    "a link": lambda tar, m: replace_first(tar, m, kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "a hard link": lambda tar, m: replace_first(tar, m, kind=tarfile.LNKTYPE, link="mod.json"),
+    "a device": lambda tar, m: replace_first(tar, m, kind=tarfile.CHRTYPE),
+    "a sparse file": lambda tar, m: replace_first(tar, m, m[0][1], kind=tarfile.GNUTYPE_SPARSE),
     "a duplicate": lambda tar, m: (write_all(tar, m[:1]), write_all(tar, m)),
     "a member more": lambda tar, m: (write_all(tar, m), add(tar, "extra", b"x")),
     "a member less": lambda tar, m: write_all(tar, m[:2]),
     "another order": lambda tar, m: write_all(tar, m[::-1]),
-    "a sparse file": lambda tar, m: (add(tar, "mod.o", m[0][1], kind=tarfile.GNUTYPE_SPARSE), write_all(tar, m[1:])),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
