@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
+
+from tvm.ir import IRModule, Op
+
+from tvm import relax
 
 # Operators want axes, shapes and pads as constants, so small tensors stay in the module. Everything larger
 # is a weight; integers get more room, since shapes and index tables are integers.
@@ -33,3 +38,28 @@ def one_line(error: Exception) -> str:
     """What an upstream error says, in one line that is too short for a dump of code or weights."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
+
+
+def bound_indices(module: IRModule) -> IRModule:
+    """Count negative indices of `take` from the end, as every framework does, and bound all the others.
+
+    Upstream's converters leave indices as they come, and its default for `take` reads whatever lies outside
+    the tensor: wrong for -1, and a leak of other memory for indices that a model's user makes up.
+    """
+
+    @relax.expr_functor.mutator
+    class Wrap(relax.PyExprMutator):
+        def visit_call_(self, call: Any) -> Any:
+            call = super().visit_call_(call)
+            if call.op == take and call.attrs.mode == "fast":
+                data, indices = call.args
+                axis = None if call.attrs.axis is None else int(call.attrs.axis)
+                return relax.op.take(data, indices, axis, mode="wrap")
+            return call
+
+    take = Op.get("relax.take")
+    wrap = Wrap(module)
+    for name, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            wrap.builder_.update_func(name, wrap.visit_expr(function))
+    return wrap.builder_.get()

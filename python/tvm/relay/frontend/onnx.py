@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._shared import identifier, is_constant, one_line, quoted
+from ._shared import bound_indices, identifier, is_constant, one_line, quoted
 from .common import Imported, ModelError, Shapes, require, sealed_import
 
 __all__ = ["from_onnx", "import_onnx"]
@@ -102,6 +102,7 @@ def import_onnx(
         except Exception as error:
             raise ModelError(f"ONNX: {one_line(error)}") from None
     module["main"] = module["main"].with_attr("num_input", len(inputs))
+    module = bound_indices(module)
     return Imported(module, weights, [output.name for output in graph.output])
 
 

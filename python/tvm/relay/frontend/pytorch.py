@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._pt2 import read_pt2
-from ._shared import identifier, is_constant, quoted
+from ._shared import bound_indices, identifier, is_constant, quoted
 from .common import Imported, ModelError, Shapes, require, sealed_import
 
 __all__ = ["from_pytorch", "import_pytorch"]
@@ -204,6 +204,7 @@ def _to_relax(
             raise
         raise ModelError(f"PyTorch: operators not supported: {', '.join(sorted(operators))}") from None
     module["main"] = module["main"].without_attr("params")
+    module = bound_indices(module)
     if shapes:
         module = _with_shapes(module, shapes)
     outputs = [f"output_{i}" for i in range(len(program.graph_signature.user_outputs))]

@@ -1,0 +1,1 @@
+"""Networks that the tests of several formats share."""
