@@ -1,0 +1,115 @@
+"""The pipeline: from a Relax module and its weights to an executable and packed weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.ir import IRModule
+from tvm.relax.backend.cpu_generic import pipeline as upstream
+from tvm.target import Target
+
+import tvm
+from tvm import relax
+
+from .folding import Fold
+from .lowering import PIPELINE, code_target
+from .machine import Machine, machine_of, resolve
+from .packing import Pack
+from .scheduling import Schedule
+from .weights import lift_constants
+
+__all__ = ["Compiled", "compile"]
+
+
+@dataclass
+class Compiled:
+    """What `compile` makes of a model.
+
+    `executable`: its function "main" takes the model's inputs and then one argument for each entry of
+    `weights`, in that order. `features`: the CPU flags that the code needs, as Linux's /proc/cpuinfo names
+    them.
+    """
+
+    executable: relax.VMExecutable
+    weights: dict[str, np.ndarray]
+    features: list[str]
+
+
+def compile(
+    module: IRModule,
+    params: dict[str, np.ndarray],
+    target: Target,
+    *,
+    exact: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Compiled:
+    """Compile `module["main"]` for the CPU that `target` names.
+
+    The function takes the model's inputs and then one argument for each entry of `params`, in that order.
+    `exact` keeps to algorithms whose rounding is that of a plain sum (no Winograd). `progress` is told the
+    name of each stage.
+    """
+    report = progress or (lambda stage: None)
+    target = resolve(target)
+    machine = machine_of(target)
+    report("optimising")
+    with target:
+        module = _bind(module, params)
+        try:
+            module = _optimise(module, target, machine, exact)
+        except Exception as error:
+            # Upstream's lowering is slow but compiles whatever the importers make: better that than no model.
+            warnings.warn(f"compiled without CPU kernels, which failed: {type(error).__name__}", stacklevel=2)
+            module = tvm.transform.Sequential(
+                upstream.library_dispatch_passes(target) + upstream.legalize_passes(target)
+            )(module)
+        module, weights = lift_constants(module)
+    report("generating code")
+    executable = tvm.compile(
+        module, code_target(target), relax_pipeline=_lower(target), tir_pipeline=PIPELINE
+    )
+    return Compiled(executable, weights, list(machine.features))
+
+
+def _optimise(module: IRModule, target: Target, machine: Machine, exact: bool) -> IRModule:
+    """Fold, pack, fuse and schedule."""
+    passes = relax.transform
+    return tvm.transform.Sequential(
+        [
+            *upstream.library_dispatch_passes(target),
+            passes.CanonicalizeBindings(),
+            Fold(),
+            passes.DeadCodeElimination(),
+            passes.DecomposeOpsForInference(),
+            passes.CanonicalizeBindings(),
+            Fold(),
+            passes.DeadCodeElimination(),
+            Pack(machine, exact),
+            passes.DeadCodeElimination(),
+            passes.LegalizeOps(),
+            passes.AnnotateTIROpPattern(),
+            passes.FoldConstant(),
+            passes.FuseOps(),
+            passes.FuseTIR(),
+            passes.DeadCodeElimination(),
+            Schedule(machine),
+        ]
+    )(module)
+
+
+def _bind(module: IRModule, params: dict[str, np.ndarray]) -> IRModule:
+    """Make the weights constants of "main"."""
+    main = module["main"]
+    variables = main.params[len(main.params) - len(params) :] if params else []
+    values = {var: relax.const(array) for var, array in zip(variables, params.values(), strict=True)}
+    return IRModule(
+        {**dict(module.functions_items()), module.get_global_var("main"): main.bind_params(values)},
+        attrs=module.attrs,
+    )
+
+
+def _lower(target: Target) -> tvm.transform.Pass:
+    return tvm.transform.Sequential(upstream.dataflow_lower_passes(target) + upstream.finalize_passes(target))

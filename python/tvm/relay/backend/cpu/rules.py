@@ -1,0 +1,368 @@
+"""How each operator is computed in the packed layout.
+
+A rule takes the `Packer` and a call of the original graph. It returns the result as `Packed`, or as a plain
+expression, or None to leave the call as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tvm import relax
+
+from . import convolution, matmul, pooling
+from .graph import constant, dimensions, dtype_of, value_of
+from .layout import Packed, pack_array
+from .window import Window
+
+if TYPE_CHECKING:
+    from .packing import Packer
+
+__all__ = ["RULES"]
+
+_OUT_ELEMENTWISE = 4  # upstream's OpPatternKind: element-wise operators that follow fuse into it
+
+Rule = Callable[["Packer", relax.Call], "Packed | relax.Expr | None"]
+
+
+def _ints(values) -> list[int]:
+    return [int(v) for v in values]
+
+
+def _four(shape: list | None) -> bool:
+    """Whether `shape` is 4-dimensional with at most the batch (the first) symbolic."""
+    return shape is not None and len(shape) == 4 and all(isinstance(d, int) for d in shape[1:])
+
+
+def _transposed(array: np.ndarray, source: str, destination: str) -> np.ndarray:
+    return array.transpose([source.index(axis) for axis in destination])
+
+
+def conv2d(packer: Packer, call: relax.Call) -> Packed | None:
+    """Direct or depthwise convolution, where the weights are constant."""
+    data, attrs = call.args[0], call.attrs
+    order, lanes = str(attrs.data_layout), packer.machine.lanes
+    weight = value_of(packer.plain(call.args[1]))
+    if weight is None or order not in ("NCHW", "NHWC") or not _four(dimensions(data)):
+        return None
+    if dtype_of(call) != "float32" or dtype_of(data) != "float32" or str(attrs.out_layout) not in ("", order):
+        return None
+    weight = _transposed(weight, str(attrs.kernel_layout), "OIHW")
+    groups, outputs = int(attrs.groups), weight.shape[0]
+    data, padding = _unpadded(packer, data, order, _ints(attrs.padding))
+    shape = dict(zip(order, dimensions(data), strict=True))
+    window = Window(weight.shape[2:], tuple(_ints(attrs.strides)), padding, tuple(_ints(attrs.dilation)))
+    if groups == shape["C"] == outputs and groups > 1:
+        packed = constant(pooling.pack_depthwise_weight(weight, lanes))
+        operand = packer.pack(data, order).value
+        value = packer.emit_te(pooling.depthwise, operand, packed, window=window, pattern=_OUT_ELEMENTWISE)
+        return Packed(value, order, outputs)
+    if groups > 1 and (outputs // groups) % lanes:
+        return None
+    source = convolution.PACKED
+    if not (isinstance(data, relax.Var) and data in packer.packed) and weight.shape[1] < lanes:
+        source = convolution.NHWC if order == "NHWC" else convolution.NCHW
+    geometry = convolution.Geometry(window, groups, source, weight.shape[1])
+    geometry = convolution.plan(geometry, (shape["H"], shape["W"]), outputs, packer.machine)
+    packed = constant(convolution.pack_weight(weight, geometry, lanes))
+    operand = packer.pack(data, order).value if source == convolution.PACKED else packer.plain(data)
+    value = packer.emit_te(
+        convolution.convolution, operand, packed, geometry=geometry, pattern=_OUT_ELEMENTWISE
+    )
+    return Packed(value, order, outputs)
+
+
+def _unpadded(packer: Packer, data: relax.Expr, order: str, padding: list[int]):
+    """Take an explicit zero padding before a convolution into the convolution's own."""
+    definition = packer.definitions.get(data) if isinstance(data, relax.Var) else None
+    name = getattr(getattr(definition, "op", None), "name", "")
+    if name == "relax.nn.pad" and str(definition.attrs.pad_mode) == "constant":
+        widths = _ints(definition.attrs.pad_width)
+        fill = definition.args[1] if len(definition.args) > 1 else None
+        fill = 0.0 if fill is None else value_of(fill)
+        before, after = (
+            dict(zip(order, widths[::2], strict=True)),
+            dict(zip(order, widths[1::2], strict=True)),
+        )
+        others = [before["N"], before["C"], after["N"], after["C"]]
+        if fill is not None and float(np.asarray(fill)) == 0 and not any(others) and min(widths) >= 0:
+            extra = before["H"], before["W"], after["H"], after["W"]
+            return definition.args[0], tuple(a + b for a, b in zip(padding, extra, strict=True))
+    return data, tuple(padding)
+
+
+def _pooled(packer: Packer, call: relax.Call) -> tuple[Packed, Window, tuple[int, int]] | None:
+    data, attrs = call.args[0], call.attrs
+    order = str(attrs.layout)
+    if order not in ("NCHW", "NHWC") or not _four(dimensions(data)) or dtype_of(data) != "float32":
+        return None
+    if not isinstance(data, relax.Var) or data not in packer.packed or packer.packed[data].layout != order:
+        return None
+    window = Window(
+        tuple(_ints(attrs.pool_size)),
+        tuple(_ints(attrs.strides)),
+        tuple(_ints(attrs.padding)),
+        tuple(_ints(attrs.dilation)),
+    )
+    result = dict(zip(order, dimensions(call), strict=True))
+    return packer.packed[data], window, (result["H"], result["W"])
+
+
+def max_pool2d(packer: Packer, call: relax.Call) -> Packed | None:
+    """Maximum pooling of a packed tensor."""
+    found = _pooled(packer, call)
+    if found is None:
+        return None
+    data, window, output = found
+    value = packer.emit_te(
+        pooling.maximum, data.value, window=window, output=output, pattern=_OUT_ELEMENTWISE
+    )
+    return Packed(value, data.layout, data.channels)
+
+
+def avg_pool2d(packer: Packer, call: relax.Call) -> Packed | None:
+    """Average pooling of a packed tensor."""
+    found = _pooled(packer, call)
+    if found is None or found[1].dilation != (1, 1):
+        return None
+    data, window, output = found
+    value = packer.emit_te(
+        pooling.average,
+        data.value,
+        window=window,
+        output=output,
+        include_padding=bool(call.attrs.count_include_pad),
+        pattern=_OUT_ELEMENTWISE,
+    )
+    return Packed(value, data.layout, data.channels)
+
+
+def _average_cells(packer: Packer, data: relax.Expr, rows: int, columns: int) -> Packed | None:
+    """Average equal cells of a packed tensor, of which there are `rows` by `columns`."""
+    if not isinstance(data, relax.Var) or data not in packer.packed or dtype_of(data) != "float32":
+        return None
+    packed = packer.packed[data]
+    shape = dict(zip(packed.layout, dimensions(data), strict=True))
+    if not _four(dimensions(data)) or shape["H"] % rows or shape["W"] % columns:
+        return None
+    cell = shape["H"] // rows, shape["W"] // columns
+    value = packer.emit_te(
+        pooling.average,
+        packed.value,
+        window=Window(cell, cell, (0, 0, 0, 0), (1, 1)),
+        output=(rows, columns),
+        include_padding=False,
+        pattern=_OUT_ELEMENTWISE,
+    )
+    return Packed(value, packed.layout, packed.channels)
+
+
+def adaptive_avg_pool2d(packer: Packer, call: relax.Call) -> Packed | None:
+    """Adaptive average pooling of a packed tensor into cells of one size."""
+    result = dimensions(call)
+    if not _four(result) or str(call.attrs.layout) not in ("NCHW", "NHWC"):
+        return None
+    if call.args[0] in packer.packed and packer.packed[call.args[0]].layout != str(call.attrs.layout):
+        return None
+    size = dict(zip(str(call.attrs.layout), result, strict=True))
+    return _average_cells(packer, call.args[0], size["H"], size["W"])
+
+
+def mean(packer: Packer, call: relax.Call) -> Packed | relax.Expr | None:
+    """The mean over the plane of a packed tensor: global average pooling."""
+    data = call.args[0]
+    if not isinstance(data, relax.Var) or data not in packer.packed or call.attrs.axis is None:
+        return None
+    order = packer.packed[data].layout
+    if sorted(int(a) % 4 for a in call.attrs.axis) != sorted((order.index("H"), order.index("W"))):
+        return None
+    cells = _average_cells(packer, data, 1, 1)
+    if cells is None or call.attrs.keepdims:
+        return cells
+    return _channels(packer, cells, dimensions(call))
+
+
+def _channels(packer: Packer, packed: Packed, shape: list) -> relax.Expr:
+    """A packed tensor of one pixel as the plain tensor of `shape`, [N, C] in whatever rank."""
+    n = dimensions(packed.value)[0]
+    width = dimensions(packed.value)[1] * packer.machine.lanes
+    value = packer.emit(relax.op.reshape(packed.value, (n, width)))
+    if width != packed.channels:
+        value = packer.emit(relax.op.strided_slice(value, [1], [0], [packed.channels]))
+    return relax.op.reshape(value, tuple(shape))
+
+
+def reshape(packer: Packer, call: relax.Call) -> relax.Expr | None:
+    """Dropping or keeping the two unit dimensions of a packed tensor of one pixel."""
+    data, shape = call.args[0], dimensions(call)
+    if not isinstance(data, relax.Var) or data not in packer.packed or shape is None:
+        return None
+    packed = packer.packed[data]
+    if any(dimensions(data)[packed.layout.index(axis)] != 1 for axis in "HW"):
+        return None
+    return _channels(packer, packed, shape)
+
+
+def permute_dims(packer: Packer, call: relax.Call) -> Packed | None:
+    """A change between NCHW and NHWC costs nothing in the packed layout."""
+    data = call.args[0]
+    if not isinstance(data, relax.Var) or data not in packer.packed or call.attrs.axes is None:
+        return None
+    packed = packer.packed[data]
+    order = "".join(packed.layout[a] for a in _ints(call.attrs.axes))
+    return Packed(packed.value, order, packed.channels) if order in ("NCHW", "NHWC") else None
+
+
+def elementwise(packer: Packer, call: relax.Call) -> Packed | None:
+    """An element-wise operator of which some operand is packed; the others are packed to match."""
+    first = next((a for a in call.args if isinstance(a, relax.Var) and a in packer.packed), None)
+    shape = dimensions(call)
+    if first is None or not _four(shape):
+        return None
+    if call.op.name in ("relax.divide", "relax.power") and not dtype_of(call).startswith("float"):
+        return None  # integer arithmetic on the lanes beyond the channels could trap
+    order, lanes = packer.packed[first].layout, packer.machine.lanes
+    channel = order.index("C")
+    operands = []
+    for argument in call.args:
+        own, array = dimensions(argument), value_of(argument)
+        if own is None:
+            operands.append(argument)  # a scalar attribute, such as a bound of clip
+        elif array is not None and array.size == 1:
+            operands.append(constant(array.reshape(())))
+        elif array is not None and array.ndim <= 4:
+            array = _transposed(array.reshape((1,) * (4 - array.ndim) + array.shape), order, "NCHW")
+            operands.append(constant(array[..., None] if array.shape[1] == 1 else pack_array(array, lanes)))
+        elif len(own) == 4 and _four(own) and own[channel] == shape[channel]:
+            operands.append(packer.pack(argument, order).value)
+        else:
+            return None
+    return Packed(packer.emit(relax.Call(call.op, operands, call.attrs)), order, shape[channel])
+
+
+def concat(packer: Packer, call: relax.Call) -> Packed | None:
+    """Concatenation of packed tensors: of whole chunks of channels, or along the plane."""
+    fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else None
+    if not fields or not all(isinstance(f, relax.Var) and f in packer.packed for f in fields):
+        return None
+    parts = [packer.packed[f] for f in fields]
+    order, lanes = parts[0].layout, packer.machine.lanes
+    axis = order[int(call.attrs.axis) % 4]
+    if any(p.layout != order for p in parts):
+        return None
+    if axis == "C" and any(p.channels % lanes for p in parts[:-1]):
+        return None
+    channels = sum(p.channels for p in parts) if axis == "C" else parts[0].channels
+    value = packer.emit(relax.op.concat([p.value for p in parts], "NCHW".index(axis)))
+    return Packed(value, order, channels)
+
+
+def matmul_(packer: Packer, call: relax.Call) -> relax.Expr | None:
+    """A product with constant weights, or of two float32 tensors of known shape."""
+    left, right = call.args
+    a, b = dimensions(left), dimensions(right)
+    if a is None or b is None or len(a) < 2 or len(b) < 2 or dtype_of(call) != "float32":
+        return None
+    if dtype_of(left) != "float32" or dtype_of(right) != "float32":
+        return None
+    weight = value_of(packer.plain(right))
+    if weight is not None and weight.ndim == 2 and isinstance(a[-1], int):
+        return _dense(packer, left, a, weight)
+    return _batched(packer, left, right, a, b)
+
+
+def _dense(packer: Packer, left: relax.Expr, shape: list, weight: np.ndarray) -> relax.Expr:
+    rows = math.prod(shape[:-1])
+    depth, columns = weight.shape
+    height, chunks = matmul.tile(rows, columns, packer.machine)
+    packed = constant(matmul.pack_dense_weight(weight, chunks, packer.machine.lanes))
+    data = packer.plain(left)
+    if len(shape) > 2:
+        data = packer.emit(relax.op.reshape(data, (rows, depth)))
+    value = packer.emit_te(
+        matmul.dense, data, packed, columns=columns, height=height, pattern=_OUT_ELEMENTWISE
+    )
+    return value if len(shape) == 2 else relax.op.reshape(value, (*shape[:-1], columns))
+
+
+def _batched(packer: Packer, left: relax.Expr, right: relax.Expr, a: list, b: list) -> relax.Expr | None:
+    lanes = packer.machine.lanes
+    if not all(isinstance(d, int) for d in a + b) or len(a) < len(b) or b[-1] < lanes:
+        return None
+    lead = a[len(a) - len(b) : -2]
+    if any(y not in (x, 1) for x, y in zip(lead, b[:-2], strict=True)):
+        return None
+    height, chunks = matmul.tile(a[-2], b[-1], packer.machine)
+    chunks = min(chunks, b[-1] // lanes)
+    return packer.emit_te(
+        matmul.batched,
+        packer.plain(left),
+        packer.plain(right),
+        height=height,
+        chunks=chunks,
+        lanes=lanes,
+        pattern=_OUT_ELEMENTWISE,
+    )
+
+
+_ELEMENTWISE = (
+    "abs",
+    "add",
+    "astype",
+    "ceil",
+    "clip",
+    "cos",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "floor",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "log",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "nn.gelu",
+    "nn.gelu_tanh",
+    "nn.leakyrelu",
+    "nn.relu",
+    "nn.relu6",
+    "nn.selu",
+    "nn.silu",
+    "nn.softplus",
+    "not_equal",
+    "power",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "square",
+    "subtract",
+    "tanh",
+    "where",
+)
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    "nn.conv2d": conv2d,
+    "nn.max_pool2d": max_pool2d,
+    "nn.avg_pool2d": avg_pool2d,
+    "nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
+    "mean": mean,
+    "reshape": reshape,
+    "flatten": reshape,
+    "squeeze": reshape,
+    "permute_dims": permute_dims,
+    "concat": concat,
+    "matmul": matmul_,
+}

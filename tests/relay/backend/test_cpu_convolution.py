@@ -1,0 +1,97 @@
+"""Convolutions of every shape agree with PyTorch, and padding lanes never leak."""
+
+import numpy as np
+import pytest
+from cpu_support import assert_close, build, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tvm import relax
+
+torch = pytest.importorskip("torch")
+
+EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def convolutions(draw):
+    """Two convolutions, the second reading the first's packed result, with an activation between."""
+    kind = draw(st.sampled_from(["dense", "dense", "grouped", "depthwise"]))
+    if kind == "depthwise":
+        inputs = outputs = groups = draw(st.integers(2, 37))
+    elif kind == "grouped":
+        groups = draw(st.integers(2, 4))
+        inputs, outputs = groups * draw(st.integers(1, 17)), groups * draw(st.sampled_from([8, 16, 3]))
+    else:
+        inputs, outputs, groups = draw(st.integers(1, 40)), draw(st.integers(1, 40)), 1
+    kernel = draw(st.tuples(*[st.sampled_from([1, 2, 3, 5])] * 2))
+    dilation = draw(st.tuples(*[st.sampled_from([1, 1, 2])] * 2))
+    least = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    return {
+        "batch": draw(st.sampled_from([1, 1, 2, 3])),
+        "inputs": inputs,
+        "outputs": outputs,
+        "groups": groups,
+        "kernel": kernel,
+        "dilation": dilation,
+        "strides": draw(st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 2)),
+        "padding": draw(st.tuples(*[st.integers(0, 3)] * 4)),
+        "size": tuple(draw(st.integers(low, 25)) for low in least),
+        "order": draw(st.sampled_from(["NCHW", "NHWC"])),
+        "seed": draw(st.integers(0, 2**16)),
+        "poison": draw(st.sampled_from([None, None, np.nan, np.inf])),
+    }
+
+
+def _layouts(order: str) -> dict[str, str]:
+    return {"data_layout": order, "kernel_layout": "OIHW" if order == "NCHW" else "HWIO"}
+
+
+def _kernel(weight: np.ndarray, order: str) -> np.ndarray:
+    return weight if order == "NCHW" else np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+
+
+@EXAMPLES
+@given(convolutions())
+def test_convolution_agrees_with_torch(case):
+    rng = np.random.default_rng(case["seed"])
+    order, outputs = case["order"], case["outputs"]
+    x = rng.standard_normal((case["batch"], case["inputs"], *case["size"]), dtype="float32")
+    if case["poison"] is not None:
+        x[0, case["inputs"] // 2, case["size"][0] // 2, case["size"][1] // 2] = case["poison"]
+    first = rng.standard_normal((outputs, case["inputs"] // case["groups"], *case["kernel"]), dtype="float32")
+    bias = rng.standard_normal((outputs,), dtype="float32")
+    second = rng.standard_normal((9, outputs, 1, 1), dtype="float32")
+    top, left, bottom, right = case["padding"]
+
+    def body(emit, data, w1, b, w2):
+        y = emit(
+            relax.op.nn.conv2d(
+                data,
+                w1,
+                strides=list(case["strides"]),
+                padding=[top, left, bottom, right],
+                dilation=list(case["dilation"]),
+                groups=case["groups"],
+                **_layouts(order),
+            )
+        )
+        y = emit(relax.op.nn.relu(emit(relax.op.add(y, b))))
+        return relax.op.nn.conv2d(y, w2, **_layouts(order))
+
+    shaped_bias = bias.reshape((1, -1, 1, 1) if order == "NCHW" else (1, 1, 1, -1))
+    data = x if order == "NCHW" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    compiled = build(
+        {"data": data.shape},
+        {"w1": _kernel(first, order), "b": shaped_bias, "w2": _kernel(second, order)},
+        body,
+    )
+    y = torch.nn.functional.pad(torch.tensor(x), (left, right, top, bottom))
+    y = torch.nn.functional.conv2d(
+        y, torch.tensor(first), torch.tensor(bias), case["strides"], 0, case["dilation"], case["groups"]
+    )
+    # The kernels' maximum keeps what is not NaN, as IEEE 754's maximumNumber does.
+    y = torch.where(torch.isnan(y), torch.zeros(()), torch.relu(y))
+    expected = torch.nn.functional.conv2d(y, torch.tensor(second)).numpy()
+    expected = expected if order == "NCHW" else expected.transpose(0, 2, 3, 1)
+    assert_close(run(compiled, data), expected)
