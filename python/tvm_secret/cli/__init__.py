@@ -107,7 +107,6 @@ class _Parser(argparse.ArgumentParser):
             description=module.DESCRIPTION,
             epilog=f"example:\n{module.EXAMPLE}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
         )
         self._run = module.run
         module.add_arguments(self)
