@@ -1,0 +1,9 @@
+"""TensorFlow graphs to Relax: what the TensorFlow and the Keras importer share."""
+
+from . import arrays, control, elementwise, neural, symbolic  # noqa: F401 (each registers its operators)
+from .converter import Input, convert, restore
+from .graph import Node
+from .library import check_layout, load_tensorflow
+from .values import Variable
+
+__all__ = ["Input", "Node", "Variable", "check_layout", "convert", "load_tensorflow", "restore"]

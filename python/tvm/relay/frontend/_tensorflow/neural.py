@@ -1,0 +1,326 @@
+"""Convolutions, pooling, normalisation, products of matrices, and images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tvm.relax import op
+
+from tvm import relax
+
+from ..common import ModelError
+from .converter import Converter
+from .graph import Node
+from .registry import rule
+from .values import Dimension, Value
+
+# Convolutions
+
+
+def _spatial(node: Node) -> tuple[str, list[int], int]:
+    """The data format, its spatial axes and its channel axis."""
+    layout = node["data_format"]
+    if layout.endswith("C"):
+        return layout, list(range(1, len(layout) - 1)), len(layout) - 1
+    return layout, list(range(2, len(layout))), 1
+
+
+def _padding(
+    converter: Converter,
+    node: Node,
+    sizes: Sequence[Dimension],
+    window: Sequence[int],
+    strides: Sequence[int],
+    axes: Sequence[int],
+) -> list[int]:
+    """Padding before each spatial axis, then after each, as TensorFlow's padding schemes define it."""
+    scheme = node["padding"]
+    if scheme == "VALID":
+        return [0] * (2 * len(axes))
+    if scheme == "EXPLICIT":
+        given = node["explicit_paddings"]
+        return [given[2 * axis] for axis in axes] + [given[2 * axis + 1] for axis in axes]
+    totals = []
+    for size, extent, stride in zip(sizes, window, strides, strict=True):
+        if stride == 1:
+            totals.append(extent - 1)
+        else:
+            (number,) = converter.fixed(node, [size])
+            totals.append(max((math.ceil(number / stride) - 1) * stride + extent - number, 0))
+    return [total // 2 for total in totals] + [total - total // 2 for total in totals]
+
+
+@rule("Conv2D", "Conv3D")
+def _convolution(converter: Converter, node: Node, x: Value, kernel: Value) -> Value:
+    _, _, channel = _spatial(node)
+    groups = converter.fixed(node, [converter.shape(x)[channel]])[0] // int(converter.shape(kernel)[-2])
+    return _convolve(converter, node, x, kernel, groups)
+
+
+@rule("DepthwiseConv2dNative")
+def _depthwise(converter: Converter, node: Node, x: Value, kernel: Value) -> Value:
+    height, width, channels, multiplier = converter.shape(kernel)
+    grouped = converter.reshape(kernel, [height, width, 1, channels * multiplier])
+    return _convolve(converter, node, x, grouped, channels)
+
+
+def _convolve(converter: Converter, node: Node, x: Value, kernel: Value, groups: int) -> Value:
+    layout, axes, channel = _spatial(node)
+    strides = [node["strides"][axis] for axis in axes]
+    dilations = [node["dilations"][axis] for axis in axes]
+    shape = converter.shape(x)
+    sizes = [int(size) for size in converter.shape(kernel)[: len(axes)]]
+    window = [(size - 1) * dilation + 1 for size, dilation in zip(sizes, dilations, strict=True)]
+    padding = _padding(converter, node, [shape[axis] for axis in axes], window, strides, axes)
+    image = "DHW"[-len(axes) :]
+    kernel_layout = f"{image}IO"
+    if channel == 1:
+        kernel = converter.transpose(kernel, [len(axes) + 1, len(axes), *range(len(axes))])
+        kernel_layout = f"OI{image}"
+    convolution = op.nn.conv2d if len(axes) == 2 else op.nn.conv3d
+    return converter.emit(
+        convolution(
+            converter.tensor(x),
+            converter.tensor(kernel),
+            strides=strides,
+            padding=padding,
+            dilation=dilations,
+            groups=groups,
+            data_layout=layout,
+            kernel_layout=kernel_layout,
+        )
+    )
+
+
+@rule("Conv2DBackpropInput")
+def _transposed_convolution(converter: Converter, node: Node, size: Value, kernel: Value, x: Value) -> Value:
+    _, axes, channel = _spatial(node)
+    strides = [node["strides"][axis] for axis in axes]
+    dilations = [node["dilations"][axis] for axis in axes]
+    wanted = converter.dimensions(node, size)
+    output = converter.fixed(node, [wanted[axis] for axis in axes] if len(wanted) == 4 else wanted)
+    window = [
+        (int(extent) - 1) * dilation + 1
+        for extent, dilation in zip(converter.shape(kernel)[:2], dilations, strict=True)
+    ]
+    padding = _padding(converter, node, output, window, strides, axes)
+    source = converter.fixed(node, [converter.shape(x)[axis] for axis in axes])
+    # Where a stride does not divide the size, several sizes give the same input: this picks the wanted one.
+    extra = [
+        output[axis] - ((source[axis] - 1) * strides[axis] + window[axis] - padding[axis] - padding[axis + 2])
+        for axis in range(2)
+    ]
+    # Relax lowers the transposed convolution in NCHW only.
+    data = x if channel == 1 else converter.transpose(x, [0, 3, 1, 2])
+    result = converter.emit(
+        op.nn.conv2d_transpose(
+            converter.tensor(data),
+            converter.tensor(converter.transpose(kernel, [3, 2, 0, 1])),
+            strides=strides,
+            padding=padding,
+            output_padding=extra,
+            dilation=dilations,
+        )
+    )
+    return result if channel == 1 else converter.transpose(result, [0, 2, 3, 1])
+
+
+_POOLS = {
+    "AvgPool": op.nn.avg_pool2d,
+    "AvgPool3D": op.nn.avg_pool3d,
+    "MaxPool": op.nn.max_pool2d,
+    "MaxPool3D": op.nn.max_pool3d,
+}
+
+
+@rule(*_POOLS)
+def _pool(converter: Converter, node: Node, x: Value) -> Value:
+    layout, axes, _ = _spatial(node)
+    window = [node["ksize"][axis] for axis in axes]
+    strides = [node["strides"][axis] for axis in axes]
+    shape = converter.shape(x)
+    padding = _padding(converter, node, [shape[axis] for axis in axes], window, strides, axes)
+    return converter.emit(
+        _POOLS[node.op](
+            converter.tensor(x), pool_size=window, strides=strides, padding=padding, layout=layout
+        )
+    )
+
+
+@rule("BiasAdd")
+def _bias_add(converter: Converter, node: Node, x: Value, bias: Value) -> Value:
+    if node["data_format"] == "NCHW":
+        bias = converter.reshape(bias, [*converter.shape(bias), *[1] * (len(converter.shape(x)) - 2)])
+    return converter.emit(op.add(converter.tensor(x), converter.tensor(bias)))
+
+
+# Normalisation
+
+
+@rule("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+def _batch_norm(
+    converter: Converter, node: Node, x: Value, scale: Value, offset: Value, mean: Value, variance: Value
+) -> list[Value]:
+    if node["is_training"]:
+        raise ModelError(f"{node} normalises with its batch's own statistics: export the model for inference")
+    channel = 3 if node["data_format"] == "NHWC" else 1
+    operands = map(converter.tensor, (x, scale, offset, mean, variance))
+    normalised = converter.emit(
+        op.nn.batch_norm(*operands, axis=channel, epsilon=node["epsilon"], training=False)
+    )
+    return [converter.emit(relax.TupleGetItem(normalised, 0)), mean, variance]
+
+
+@rule("LRN")
+def _local_response_norm(converter: Converter, node: Node, x: Value) -> Value:
+    radius, channels = node["depth_radius"], converter.shape(x)[-1]
+    tensor = converter.tensor(x)
+    squares = converter.emit(op.nn.pad(op.square(tensor), [0] * 6 + [radius, radius]))
+    total = None
+    for shift in range(2 * radius + 1):
+        window = op.strided_slice(squares, [3], [shift], [shift + channels], assume_inbound=True)
+        total = window if total is None else op.add(total, window)
+        total = converter.emit(total)
+    scaled = op.add(op.multiply(total, _number(node["alpha"])), _number(node["bias"]))
+    return converter.emit(op.multiply(tensor, op.power(scaled, _number(-node["beta"]))))
+
+
+def _number(value: float) -> relax.Expr:
+    return relax.const(value, "float32")
+
+
+@rule("Softmax")
+def _softmax(converter: Converter, node: Node, x: Value) -> Value:
+    return converter.emit(op.nn.softmax(converter.tensor(x), -1))
+
+
+@rule("LogSoftmax")
+def _log_softmax(converter: Converter, node: Node, x: Value) -> Value:
+    return converter.emit(op.nn.log_softmax(converter.tensor(x), -1))
+
+
+# Products of matrices
+
+
+@rule("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+def _matmul(converter: Converter, node: Node, left: Value, right: Value) -> Value:
+    plain = node.op == "MatMul"
+    if node["transpose_a" if plain else "adj_x"]:
+        left = _swap_last(converter, left)
+    if node["transpose_b" if plain else "adj_y"]:
+        right = _swap_last(converter, right)
+    return converter.emit(op.matmul(converter.tensor(left), converter.tensor(right)))
+
+
+def _swap_last(converter: Converter, matrix: Value) -> Value:
+    rank = len(converter.shape(matrix))
+    return converter.transpose(matrix, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@rule("Einsum")
+def _einsum(converter: Converter, node: Node, *operands: Value) -> Value:
+    """A sum of products of at most two tensors, as one product of (batches of) matrices."""
+    inputs, output = _einsum_labels(converter, node, operands)
+    terms = [
+        _sum_out(converter, operand, labels, set(output).union(*(inputs[:index] + inputs[index + 1 :])))
+        for index, (operand, labels) in enumerate(zip(operands, inputs, strict=True))
+    ]
+    if len(terms) == 1:
+        tensor, labels = terms[0]
+        return converter.transpose(tensor, [labels.index(label) for label in output])
+    (left, left_labels), (right, right_labels) = terms
+    shared = [label for label in left_labels if label in right_labels]
+    batch = [label for label in shared if label in output]
+    summed = [label for label in shared if label not in output]
+    rows = [label for label in left_labels if label not in shared]
+    columns = [label for label in right_labels if label not in shared]
+    sizes = dict(zip(left_labels, converter.shape(left), strict=True))
+    for label, size in zip(right_labels, converter.shape(right), strict=True):
+        if sizes.get(label, 1) == 1:
+            sizes[label] = size
+
+    def matrix(tensor: Value, labels: list[str], groups: list[list[str]]) -> Value:
+        moved = converter.transpose(tensor, [labels.index(label) for group in groups for label in group])
+        own = dict(zip(labels, converter.shape(tensor), strict=True))
+        shape = [own[label] for label in groups[0]]
+        shape += [math.prod(own[label] for label in group) for group in groups[1:]]
+        return converter.reshape(moved, shape) if tuple(shape) != converter.shape(moved) else moved
+
+    product = converter.emit(
+        op.matmul(
+            converter.tensor(matrix(left, left_labels, [batch, rows, summed])),
+            converter.tensor(matrix(right, right_labels, [batch, summed, columns])),
+        )
+    )
+    order = [*batch, *rows, *columns]
+    whole = converter.reshape(product, [sizes[label] for label in order])
+    return converter.transpose(whole, [order.index(label) for label in output])
+
+
+def _einsum_labels(
+    converter: Converter, node: Node, operands: Sequence[Value]
+) -> tuple[list[list[str]], list[str]]:
+    """One label an axis; the axes of an ellipsis are numbered from the right."""
+    left, _, right = node["equation"].replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(operands) or len(terms) > 2:
+        raise ModelError(f"{node} takes {len(operands)} tensors, which is not supported")
+
+    def expand(term: str, free: int) -> list[str]:
+        before, dots, after = term.partition("...")
+        return [*before, *(f"...{axis}" for axis in reversed(range(free if dots else 0))), *after]
+
+    free = [
+        len(converter.shape(operand)) - len(term.replace("...", ""))
+        for operand, term in zip(operands, terms, strict=True)
+    ]
+    inputs = [expand(term, count) for term, count in zip(terms, free, strict=True)]
+    if any(len(set(labels)) != len(labels) for labels in inputs):
+        raise ModelError(f"{node} takes a diagonal, which is not supported")
+    return inputs, expand(right, max(free))
+
+
+def _sum_out(
+    converter: Converter, tensor: Value, labels: list[str], wanted: set[str]
+) -> tuple[Value, list[str]]:
+    """Sum over the axes that only this operand has."""
+    own = [axis for axis, label in enumerate(labels) if label not in wanted]
+    if own:
+        tensor = converter.emit(op.sum(converter.tensor(tensor), own))
+    return tensor, [label for label in labels if label in wanted]
+
+
+# Images
+
+
+_RESIZES = {"ResizeBilinear": "linear", "ResizeNearestNeighbor": "nearest_neighbor", "ResizeBicubic": "cubic"}
+
+
+@rule(*_RESIZES)
+def _resize(converter: Converter, node: Node, images: Value, size: Value) -> Value:
+    method = _RESIZES[node.op]
+    if node["align_corners"]:
+        mode, rounding = "align_corners", "round"
+    elif node["half_pixel_centers"]:
+        mode, rounding = "half_pixel", "round"
+    else:
+        mode, rounding = "asymmetric", "floor"
+    if method == "nearest_neighbor" and mode == "half_pixel":
+        mode, rounding = "tf_half_pixel_for_nn", "floor"
+    tensor = converter.tensor(images)
+    if method != "nearest_neighbor" and str(tensor.ty.dtype) != "float32":
+        tensor = op.astype(tensor, "float32")
+    return converter.emit(
+        op.image.resize2d(
+            tensor,
+            converter.fixed(node, converter.dimensions(node, size)),
+            layout="NHWC",
+            method=method,
+            coordinate_transformation_mode=mode,
+            rounding_method=rounding,
+            # Keys' kernel where pixels have centres, and the legacy one where they do not.
+            cubic_alpha=-0.5 if mode == "half_pixel" else -0.75,
+            cubic_exclude=int(mode == "half_pixel"),
+        )
+    )
