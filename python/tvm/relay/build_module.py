@@ -24,7 +24,8 @@ from tvm_secret.policy import inherited
 from tvm_secret.recipients import Recipient
 from tvm_secret.suites import DEFAULT_SUITE
 
-from .backend.cpu.machine import machine_of, parse_target
+from .backend.cpu import pipeline
+from .backend.cpu.machine import parse_target
 
 __all__ = ["build"]
 
@@ -84,23 +85,22 @@ def build(
     inputs = [_tensor_info(p.name, p.ty) for p in main.params[: int(main.attrs["num_input"])]]
     outputs = _outputs(main)
     chosen = _target(target)
-    report("compiling")
-    executable = tvm.compile(module, chosen)
-    report("generating code")
+    compiled = pipeline.compile(module, weights, chosen, exact=exact, progress=report)
+    del module, weights
     interface = Interface(
         inputs=inputs,
         outputs=outputs,
         objects=[],
         target=_describe(chosen),
-        features=list(machine_of(chosen).features),
+        features=compiled.features,
         versions={"tvm": tvm.__version__, "python": platform.python_version(), "numpy": np.__version__},
     )
-    objects = _objects(executable)
+    objects = _objects(compiled.executable)
     report("sealing")
     return seal_artefact(
         objects,
         interface,
-        weights,
+        compiled.weights,
         recipients=recipients,
         suite=suite,
         policy={**inherited_policy, **(policy or {})},

@@ -88,6 +88,11 @@ def _importer(arguments: argparse.Namespace) -> Callable:
             ) from None
     return {
         "onnx": frontend.from_onnx,
+        "pytorch": frontend.from_pytorch,
+        "pb": lambda model, shapes: frontend.from_tensorflow(model, shape=shapes),
+        "tflite": frontend.from_tflite,
+        "keras": frontend.from_keras,
+        "mxnet": frontend.from_mxnet,
     }[name]
 
 
