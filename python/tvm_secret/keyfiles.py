@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import IdentityError, PassphraseError, SecretError
+from .errors import IdentityError, PassphraseError, RecipientError, SecretError
 from .files import atomic_writer
 
 __all__ = [
     "DEFAULT_BITS",
+    "generate_post_quantum",
     "generate_rsa",
     "generate_signing",
+    "key_id",
     "load_private_key",
+    "load_public_key",
+    "public_pem",
+    "read_passphrase",
     "refuse_existing",
     "write_pair",
 ]
@@ -24,6 +29,7 @@ __all__ = [
 DEFAULT_BITS = 3072
 MINIMUM_PASSPHRASE = 8
 RSA_NAMES = ("rsa_private_key.bin", "rsa_public_key.pem")
+POST_QUANTUM_NAMES = ("pq_private_key.bin", "pq_public_key.pem")
 SIGNING_NAMES = ("signing_private_key.bin", "signing_public_key.pem")
 _SCRYPT = {"iteration_count": 2**15, "block_size": 8, "parallelization": 3, "salt_size": 16}
 
@@ -37,11 +43,28 @@ def generate_rsa(bits: int = DEFAULT_BITS) -> object:
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
+def generate_post_quantum() -> object:
+    """A new X-Wing private key: ML-KEM-768 beside X25519."""
+    from .xwing import XWingPrivateKey
+
+    return XWingPrivateKey.generate()
+
+
 def generate_signing() -> object:
     """A new Ed25519 private key (RFC 8032)."""
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     return ed25519.Ed25519PrivateKey.generate()
+
+
+def key_id(public_key) -> str:
+    """First 16 bytes, in hex, of SHA-256 over the key's SubjectPublicKeyInfo (RFC 5280) in DER."""
+    import hashlib
+
+    from cryptography.hazmat.primitives import serialization as s
+
+    der = public_key.public_bytes(s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()[:32]
 
 
 def write_pair(
@@ -56,7 +79,7 @@ def write_pair(
     with atomic_writer(private, 0o600) as file:
         file.write(_encrypted_pem(key, passphrase))
     with atomic_writer(public, 0o644) as file:
-        file.write(_public_pem(key))
+        file.write(public_pem(key.public_key()))
     return private, public
 
 
@@ -87,10 +110,28 @@ def _encrypted_pem(key, passphrase: bytes) -> bytes:
     return PEM.encode(der, "ENCRYPTED PRIVATE KEY").encode() + b"\n"
 
 
-def _public_pem(key) -> bytes:
+def public_pem(public_key) -> bytes:
+    """SubjectPublicKeyInfo in PEM."""
     from cryptography.hazmat.primitives import serialization as s
 
-    return key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+    return public_key.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+
+
+def load_public_key(pem: bytes, path: Path) -> object:
+    """Read one PEM block of the file `path`. Raises `RecipientError` when it is no public key."""
+    from Crypto.IO import PEM
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization as s
+
+    try:
+        try:
+            return s.load_pem_public_key(pem)
+        except UnsupportedAlgorithm:
+            from . import xwing
+
+            return xwing.load_public_key(PEM.decode(pem.decode("ascii"))[0])
+    except (ValueError, UnsupportedAlgorithm):
+        raise RecipientError(f"{path} holds no public key that can be read") from None
 
 
 def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> object:
@@ -99,15 +140,13 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
     Raises `IdentityError` when it is no private key, `PassphraseError` when the passphrase does not fit.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization as s
 
     try:
         data = path.read_bytes()
     except OSError as error:
         raise IdentityError(f"cannot read the private key {path}: {error.strerror}") from None
-    load = s.load_pem_private_key if data.lstrip().startswith(b"-----BEGIN") else s.load_der_private_key
     try:
-        return load(data, None)
+        return _parse_private_key(data, None)
     except TypeError:
         pass  # encrypted
     except (ValueError, UnsupportedAlgorithm):
@@ -116,6 +155,32 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
         raise PassphraseError(f"the private key {path} needs its passphrase")
     secret = passphrase(path)
     try:
-        return load(data, secret)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return _parse_private_key(data, secret)
+    except UnsupportedAlgorithm:
+        raise IdentityError(f"{path} holds a kind of private key that is not used here") from None
+    except (ValueError, TypeError):
         raise PassphraseError(f"the passphrase does not open the private key {path}") from None
+
+
+def _parse_private_key(data: bytes, passphrase: bytes | None) -> object:
+    """As the loaders of `cryptography`, and for X-Wing keys, which they do not know."""
+    from Crypto.IO import PEM
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization as s
+
+    pem = data.lstrip().startswith(b"-----BEGIN")
+    load = s.load_pem_private_key if pem else s.load_der_private_key
+    try:
+        return load(data, passphrase)
+    except UnsupportedAlgorithm:
+        from . import xwing
+
+        return xwing.load_private_key(PEM.decode(data.decode("ascii"))[0] if pem else data, passphrase)
+
+
+def read_passphrase(path: Path) -> bytes:
+    """The first line of the file `path`. Raises `PassphraseError` when that is empty."""
+    lines = path.read_bytes().splitlines()
+    if not lines or not lines[0]:
+        raise PassphraseError(f"{path} is empty: its first line is the passphrase")
+    return lines[0]

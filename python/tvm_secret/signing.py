@@ -20,7 +20,7 @@ class Verifier:
     """A signer's public key."""
 
     def __init__(self, public_key) -> None:
-        from .recipients.rsa import key_id
+        from .keyfiles import key_id
 
         self._public_key = public_key
         self.key_id = key_id(public_key)

@@ -12,10 +12,17 @@ from __future__ import annotations
 import hashlib
 import os
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 __all__ = ["XWingPrivateKey", "XWingPublicKey", "load_private_key", "load_public_key"]
 
@@ -70,25 +77,37 @@ class XWingPrivateKey:
     def public_key(self) -> XWingPublicKey:
         return self._public_key
 
-    def to_pkcs8(self) -> bytes:
+    def private_bytes(
+        self, encoding: Encoding, format: PrivateFormat, encryption_algorithm: KeySerializationEncryption
+    ) -> bytes:
         """Plain PKCS#8, in DER."""
         from Crypto.IO import PKCS8
 
+        if (encoding, format) != (Encoding.DER, PrivateFormat.PKCS8) or not isinstance(
+            encryption_algorithm, NoEncryption
+        ):
+            raise ValueError("X-Wing private keys are written as plain PKCS#8 in DER only")
         return PKCS8.wrap(self._seed, _OID, key_params=None)
 
 
 def load_public_key(der: bytes) -> XWingPublicKey:
-    """Read a SubjectPublicKeyInfo. Raises `ValueError` unless it holds an X-Wing key."""
+    """Read a SubjectPublicKeyInfo.
+
+    Raises `ValueError` for bad keys, `UnsupportedAlgorithm` for other kinds of key.
+    """
     if not der.startswith(_SPKI_PREFIX):
-        raise ValueError("not an X-Wing public key")
+        raise UnsupportedAlgorithm("not an X-Wing public key")
     return XWingPublicKey(der[len(_SPKI_PREFIX) :])
 
 
 def load_private_key(der: bytes, passphrase: bytes | None) -> XWingPrivateKey:
-    """Read PKCS#8, encrypted or not. Raises `ValueError` unless it opens and holds an X-Wing key."""
+    """Read PKCS#8, encrypted or not.
+
+    Raises `ValueError` when it does not open or is malformed, `UnsupportedAlgorithm` for other kinds of key.
+    """
     from Crypto.IO import PKCS8
 
     oid, seed, parameters = PKCS8.unwrap(der, passphrase)
     if oid != _OID or parameters is not None:
-        raise ValueError("not an X-Wing private key")
+        raise UnsupportedAlgorithm("not an X-Wing private key")
     return XWingPrivateKey(seed)

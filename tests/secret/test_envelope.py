@@ -294,7 +294,7 @@ def test_unusable_recipients(keys, alice, tmp_path):
         tmp_path / "empty": r"holds no \.pem file",
         tmp_path / "text.pem": "holds no public key",
         alice.private: "not a recipient's public key",
-        alice.sign_public: "not an RSA public key",
+        alice.sign_public: "not a public key that can be sealed to",
     }
     for source, message in cases.items():
         with pytest.raises(errors.RecipientError, match=message):

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .. import context
-from ..errors import PassphraseError
+from .. import context, keyfiles
 from ..suites import DEFAULT_SUITE, SUITES
 
 __all__ = [
@@ -110,12 +109,7 @@ def keys(arguments: argparse.Namespace) -> Iterator[context.Context]:
 
 
 def passphrase_from(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    lines = path.read_bytes().splitlines()
-    if not lines or not lines[0]:
-        raise PassphraseError(f"{path} is empty: its first line is the passphrase")
-    return lines[0]
+    return None if path is None else keyfiles.read_passphrase(path)
 
 
 @contextlib.contextmanager

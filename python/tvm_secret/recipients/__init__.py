@@ -1,19 +1,23 @@
 """Who may open a sealed value: recipients wrap its session key, identities unwrap it.
 
 One file per kind of key. A kind is a `Recipient` (the public half, used to seal), an `Identity` (the private
-half, wherever it lives) and its entry in the tables at the end of this file; nothing else changes when a kind
-is added. A *stanza* is what a recipient writes into the header: a flat JSON object with `type`, `key` (the
-key id) and whatever that type needs to unwrap again.
+half, wherever it lives) and its entry in the tables below; nothing else changes when a kind is added. A
+*stanza* is what a recipient writes into the header: a flat JSON object with `type`, `key` (the key id) and
+whatever that type needs to unwrap again.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import importlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import IdentityError, RecipientError
+from .. import keyfiles
+from ..errors import AuthenticationError, IdentityError, RecipientError
 
 __all__ = ["Identity", "Recipient", "load_identity", "load_recipients"]
 
@@ -26,6 +30,10 @@ class Recipient(ABC):
     @abstractmethod
     def wrap(self, session_key: bytes) -> Stanza:
         """Encrypt `session_key` (16 or 32 bytes) to this recipient."""
+
+    @abstractmethod
+    def to_pem(self) -> bytes:
+        """The public key file that `load_recipients` makes this recipient of again."""
 
 
 class Identity(ABC):
@@ -44,13 +52,31 @@ class Identity(ABC):
         """
 
 
-# URI scheme or PEM label -> module of this package with `recipient_from_pem` or `identity_from_uri`.
-_PEM_LABELS = {"PUBLIC KEY": "rsa", "RSA PUBLIC KEY": "rsa"}
-_URI_SCHEMES: dict[str, str] = {}
+# Modules of this package with `recipient_from_key` and `identity_from_key`, for keys in files.
+_FILE_KINDS = ("rsa", "hpke")
+# URI scheme of keys kept elsewhere -> module of this package with `identity_from_uri`.
+_URI_SCHEMES = {"pkcs11": "pkcs11", "awskms": "awskms"}
 
 
 def _kind(module: str):
     return importlib.import_module(f".{module}", __name__)
+
+
+def wrapped_key(stanza: Stanza, kind: str) -> bytes:
+    """The `wrapped` bytes of a stanza of type `kind`. Raises `AuthenticationError` for anything else."""
+    if stanza.get("type") != kind:
+        raise AuthenticationError("the wrapped session key is of an unknown kind")
+    try:
+        return base64.b64decode(stanza["wrapped"], validate=True)
+    except (KeyError, binascii.Error, ValueError):
+        raise AuthenticationError("the wrapped session key is not base64") from None
+
+
+def unopened() -> AuthenticationError:
+    """What `Identity.unwrap` raises for a `wrapped` that decryption refuses."""
+    return AuthenticationError(
+        "the wrapped session key does not open: it was altered, or sealed to another key"
+    )
 
 
 def load_recipients(sources: Iterable[str | Path | Recipient]) -> list[Recipient]:
@@ -72,27 +98,35 @@ def _from_path(path: Path) -> list[Recipient]:
             raise RecipientError(f"the folder {path} holds no .pem file")
         return [recipient for file in files for recipient in _from_path(file)]
     try:
-        text = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise RecipientError(
             f"cannot read the public key {path}: {error.strerror}; 'tvmc keygen' makes a pair"
         ) from None
-    blocks = _pem_blocks(text)
-    if not blocks:
+    found, end = [], 0
+    for block in _PEM_BLOCK.finditer(data):
+        found.append(_from_pem(data[end : block.start()], block[0], block[1].decode(), path))
+        end = block.end()
+    if not found:
         raise RecipientError(f"{path} holds no public key in PEM form")
-    found = []
-    for label, block in blocks:
-        if label not in _PEM_LABELS:
-            raise RecipientError(f"{path} holds a {label.lower()}, not a recipient's public key")
-        found.append(_kind(_PEM_LABELS[label]).recipient_from_pem(block, path))
     return found
 
 
-def _pem_blocks(text: bytes) -> list[tuple[str, bytes]]:
-    import re
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)
 
-    pattern = rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----"
-    return [(match[1].decode(), match[0]) for match in re.finditer(pattern, text, re.DOTALL)]
+
+def _from_pem(text: bytes, block: bytes, label: str, path: Path) -> Recipient:
+    """`text` is what stands before the block: RFC 7468's explanatory text, which may speak of it."""
+    if label not in ("PUBLIC KEY", "RSA PUBLIC KEY"):
+        raise RecipientError(f"{path} holds a {label.lower()}, not a recipient's public key")
+    key = keyfiles.load_public_key(block, path)
+    for module in _FILE_KINDS:
+        recipient = _kind(module).recipient_from_key(key, text.decode("utf-8", "replace"), path)
+        if recipient is not None:
+            return recipient
+    raise RecipientError(
+        f"{path} is not a public key that can be sealed to (is it a verification key of a signer?)"
+    )
 
 
 def load_identity(source: str | Path | Identity, passphrase=None) -> Identity:
@@ -105,11 +139,9 @@ def load_identity(source: str | Path | Identity, passphrase=None) -> Identity:
     scheme, colon, _ = str(source).partition(":")
     if colon and scheme in _URI_SCHEMES:
         return _kind(_URI_SCHEMES[scheme]).identity_from_uri(str(source), passphrase)
-    from .. import keyfiles
-
     path = Path(source)
     key = keyfiles.load_private_key(path, passphrase)
-    for module in dict.fromkeys(_PEM_LABELS.values()):
+    for module in _FILE_KINDS:
         identity = _kind(module).identity_from_key(key)
         if identity is not None:
             return identity

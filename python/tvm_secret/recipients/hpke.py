@@ -16,9 +16,10 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from ..errors import AuthenticationError, RecipientError
+from ..errors import RecipientError
+from ..keyfiles import key_id, public_pem
 from ..xwing import XWingPrivateKey, XWingPublicKey
-from . import Identity, Recipient, Stanza, key_id, public_pem, wrapped_key
+from . import Identity, Recipient, Stanza, unopened, wrapped_key
 
 __all__ = ["HpkeIdentity", "HpkeRecipient"]
 
@@ -55,9 +56,7 @@ class HpkeIdentity(Identity):
         try:
             return _SUITE.decrypt(wrapped_key(stanza, TYPE), self._private_key.hpke_key, _INFO)
         except InvalidTag:
-            raise AuthenticationError(
-                "the wrapped session key does not open: it was altered, or sealed to another key"
-            ) from None
+            raise unopened() from None
 
 
 def recipient_from_key(key: object, text: str, path: Path) -> HpkeRecipient | None:
