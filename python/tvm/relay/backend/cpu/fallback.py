@@ -12,8 +12,8 @@ from tvm.s_tir import Schedule
 
 from tvm import ir, s_tir, tirx
 
-from .kernel import rewrite
 from .machine import Machine
+from .statements import rewrite
 
 __all__ = ["schedule"]
 

@@ -16,6 +16,8 @@ from tvm.tirx.script import builder as T
 
 from tvm import ir, s_tir, tirx
 
+from .statements import rewrite
+
 __all__ = ["Fused", "analyse", "emit", "integer", "local", "marks", "parallel", "serial", "unroll", "vector"]
 
 _KERNEL = "cpu.kernel"
@@ -143,33 +145,3 @@ def loads(expression: ir.Expr, buffer: tirx.Var) -> list[ir.TensorLoad]:
 
     rewrite(expression, visit)
     return found
-
-
-def rewrite(expression: ir.Expr, replace: Callable[[ir.Expr], ir.Expr | None]) -> ir.Expr:
-    """Rebuild `expression`, with `replace(node)` in the place of each node for which that is not None."""
-    replacement = replace(expression)
-    if replacement is not None:
-        return replacement
-
-    def again(node: ir.Expr) -> ir.Expr:
-        return rewrite(node, replace)
-
-    if isinstance(expression, ir.TensorLoad):
-        return tirx.BufferLoad(expression.source, [again(i) for i in expression.indices])
-    if isinstance(expression, ir.Call):
-        return ir.Call(
-            expression.op, [again(a) for a in expression.args], expression.attrs, ret_ty=expression.ty
-        )
-    if isinstance(expression, tirx.Select):
-        return tirx.Select(
-            again(expression.condition), again(expression.true_value), again(expression.false_value)
-        )
-    if isinstance(expression, tirx.Cast):
-        return tirx.Cast(expression.ty, again(expression.value))
-    if isinstance(expression, tirx.Let):
-        return tirx.Let(expression.var, again(expression.value), again(expression.body))
-    if isinstance(expression, tirx.Not):
-        return tirx.Not(again(expression.a))
-    if hasattr(expression, "a") and hasattr(expression, "b"):
-        return type(expression)(again(expression.a), again(expression.b))
-    return expression

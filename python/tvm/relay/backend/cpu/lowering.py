@@ -14,6 +14,8 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 import tvm
 from tvm import tirx
 
+from .statements import rewrite_leaves
+
 __all__ = ["PIPELINE", "code_target"]
 
 PIPELINE = "tvm_secret.cpu"
@@ -37,29 +39,9 @@ def code_target(target: Target) -> Target:
 
 
 def _keep_on_stack(stmt: tirx.Stmt) -> tirx.Stmt:
-    if isinstance(stmt, tirx.SeqStmt):
-        return tirx.SeqStmt([_keep_on_stack(s) for s in stmt.seq])
-    if isinstance(stmt, tirx.For):
-        body = _keep_on_stack(stmt.body)
-        return tirx.For(
-            stmt.loop_var,
-            stmt.min,
-            stmt.extent,
-            stmt.kind,
-            body,
-            stmt.thread_binding,
-            stmt.annotations,
-            stmt.step,
-        )
-    if isinstance(stmt, tirx.AttrStmt):
-        return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _keep_on_stack(stmt.body))
-    if isinstance(stmt, tirx.IfThenElse):
-        otherwise = stmt.else_case and _keep_on_stack(stmt.else_case)
-        return tirx.IfThenElse(stmt.condition, _keep_on_stack(stmt.then_case), otherwise)
     if isinstance(stmt, tirx.AllocBuffer) and stmt.buffer.scope() == "local" and _is_small(stmt.buffer):
-        return tirx.AllocBuffer(
-            stmt.buffer, {**stmt.annotations, "disable_lower_builtin": tirx.IntImm("int32", 1)}
-        )
+        annotations = {**stmt.annotations, "disable_lower_builtin": tirx.IntImm("int32", 1)}
+        return tirx.AllocBuffer(stmt.buffer, annotations)
     return stmt
 
 
@@ -77,7 +59,7 @@ class _KeepLocalBuffersOnStack:
     def transform_module(self, module: IRModule, context: tvm.transform.PassContext) -> IRModule:
         for name, func in list(module.functions_items()):
             if isinstance(func, tirx.PrimFunc):
-                module[name] = func.with_body(_keep_on_stack(func.body))
+                module[name] = func.with_body(rewrite_leaves(func.body, _keep_on_stack))
         return module
 
 

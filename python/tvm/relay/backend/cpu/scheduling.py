@@ -10,6 +10,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from . import convolution, fallback, matmul, pooling
+from .elementary import expand_elementary
 from .kernel import Fused, analyse
 from .machine import Machine
 
@@ -39,6 +40,7 @@ class Schedule:
 
     def _scheduled(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         try:
+            func = expand_elementary(func)
             fused = analyse(func)
             if fused is not None:
                 return KERNELS[fused.kernel](fused, self.machine).with_attr("tirx.is_scheduled", True)
