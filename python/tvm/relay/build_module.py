@@ -5,10 +5,11 @@ Nothing touches the disk: object code leaves LLVM through an anonymous memory fi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,12 @@ def build(
     report = progress or (lambda stage: None)
 
     report("opening")
-    module, weights, inherited_policy = _open(ir_mod, params)
-    main = module["main"]
-    inputs = [_tensor_info(p.name, p.ty) for p in main.params[: int(main.attrs["num_input"])]]
-    outputs = _outputs(main)
     chosen = _target(target)
-    compiled = pipeline.compile(module, weights, chosen, exact=exact, progress=report)
-    del module, weights
+    with _opened(ir_mod, params) as (module, weights, inherited_policy):
+        main = module["main"]
+        inputs = [_tensor_info(p.name, p.ty) for p in main.params[: int(main.attrs["num_input"])]]
+        outputs = _outputs(main)
+        compiled = pipeline.compile(module, weights, chosen, exact=exact, progress=report)
     interface = Interface(
         inputs=inputs,
         outputs=outputs,
@@ -121,18 +121,19 @@ def _describe(target: tvm.target.Target) -> str:
     return " ".join([target.kind.name, *(f"-{name}={value}" for name, value in shown.items())])
 
 
-def _open(ir_mod, params) -> tuple[IRModule, dict[str, np.ndarray], dict[str, str]]:
+@contextlib.contextmanager
+def _opened(ir_mod: Any, params: Any) -> Iterator[tuple[IRModule, dict[str, np.ndarray], dict[str, str]]]:
+    """The plain module, its weights where they were decrypted, and the policy that they hand down."""
     if params is None:
         raise ModelError("relay.build: params is missing; the importers return it beside the module")
     secret, header = envelope.open_value(ir_mod, content_type="ir-module")
     with secret:
-        module = tvm.ir.load_json(bytes(secret).decode())
+        text = bytes(secret).decode()
     secret, params_header = envelope.open_value(params, content_type="params")
-    if header is None or params_header is None or not _same_bundle(header, params_header):
-        raise AuthenticationError("the module and the params come from different imports")
     with secret:
-        weights = {name: array.copy() for name, array in tensors.load(secret.view).items()}
-    return module, weights, inherited(header)
+        if header is None or params_header is None or not _same_bundle(header, params_header):
+            raise AuthenticationError("the module and the params come from different imports")
+        yield tvm.ir.load_json(text), tensors.load(secret.view), inherited(header)
 
 
 def _same_bundle(*headers: envelope.Header) -> bool:
