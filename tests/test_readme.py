@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import PASSPHRASE, ROOT
 from onnx import TensorProto, helper, numpy_helper
 
+from conftest import PASSPHRASE, ROOT
 from tvm_secret import context
 
 README = (ROOT / "README.md").read_text()

@@ -171,7 +171,9 @@ def _parse_private_key(data: bytes, passphrase: bytes | None) -> object:
     pem = data.lstrip().startswith(b"-----BEGIN")
     load = s.load_pem_private_key if pem else s.load_der_private_key
     try:
-        return load(data, passphrase)
+        # The validation skipped tests primes for 100 ms. OpenSSL checks the result of every private
+        # operation against the public exponent, so a key that was tampered with fails and tells nothing.
+        return load(data, passphrase, unsafe_skip_rsa_key_validation=True)
     except UnsupportedAlgorithm:
         from . import xwing
 
