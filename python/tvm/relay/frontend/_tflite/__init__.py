@@ -1,0 +1,1 @@
+"""The TFLite importer's parts: the flatbuffer, the node that a rule sees, and the rules by kind."""
