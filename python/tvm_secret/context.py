@@ -18,13 +18,14 @@ from pathlib import Path
 from .errors import IdentityError, PassphraseError, RecipientError
 from .keyfiles import RSA_NAMES
 from .recipients import Identity, Recipient, load_identity, load_recipients
-from .signing import Signer, Verifier, load_signer, load_verifiers
+from .signing import Signer, Trust, Verifier, load_revoked, load_signer, load_verifiers
 
 __all__ = ["Context", "current", "use"]
 
 IDENTITY_VARIABLE = "TVM_SECRET_IDENTITY"
 RECIPIENTS_VARIABLE = "TVM_SECRET_RECIPIENTS"
 SIGNERS_VARIABLE = "TVM_SECRET_SIGNERS"
+REVOKED_VARIABLE = "TVM_SECRET_REVOKED"
 PASSPHRASE_VARIABLE = "TVM_SECRET_PASSPHRASE"
 
 
@@ -35,6 +36,7 @@ class Context:
     identity_source: object = None
     recipient_sources: tuple | None = None
     signer_sources: tuple | None = None
+    revoked_sources: tuple | None = None
     signing_source: object = None
     passphrase_source: bytes | None = field(default=None, repr=False)
     _cache: dict = field(default_factory=dict, repr=False, compare=False)
@@ -74,8 +76,14 @@ class Context:
             sources = (RSA_NAMES[1],)
         return self._cached("recipients", tuple(sources), load_recipients)
 
-    def verifiers(self) -> dict[str, Verifier] | None:
-        """Trusted signers by key id; None when this process was not told whom to trust."""
+    def trust(self) -> Trust:
+        """Whose signatures count here: the signers set, less those revoked."""
+        sources = self.revoked_sources
+        if sources is None:
+            sources = _path_list(REVOKED_VARIABLE)
+        return Trust(self._signers(), self._cached("revoked", tuple(sources), load_revoked))
+
+    def _signers(self) -> dict[str, Verifier] | None:
         sources = self.signer_sources
         if sources is None:
             sources = _path_list(SIGNERS_VARIABLE)
@@ -100,16 +108,16 @@ class Context:
         Where signers are set everything that is opened has to be signed; a process without a signing key
         then vouches to itself with a key that ends with it.
         """
-        return self.signer() or (_process_signer() if self.verifiers() is not None else None)
+        return self.signer() or (_process_signer() if self._signers() is not None else None)
 
-    def passphrase(self, path: Path) -> bytes:
-        """The passphrase of the private key `path`: given, from the environment, or typed on a terminal."""
+    def passphrase(self, key: Path | str) -> bytes:
+        """The passphrase of the private key `key`: given, from the environment, or typed on a terminal."""
         if self.passphrase_source is not None:
             return self.passphrase_source
         value = os.environb.get(PASSPHRASE_VARIABLE.encode())
         if value is not None:
             return value
-        return ask_passphrase(f"Passphrase of {path}: ")
+        return ask_passphrase(f"Passphrase of {key}: ")
 
     def _cached(self, what: str, source, load: Callable):
         # Relative paths name other files after a change of folder.
@@ -165,6 +173,7 @@ def use(
     identity: str | Path | Identity | None = None,
     recipients: Iterable[str | Path | Recipient] | str | Path | None = None,
     signers: Iterable[str | Path] | str | Path | None = None,
+    revoked: Iterable[str | Path] | str | Path | None = None,
     sign_key: str | Path | None = None,
     passphrase: str | bytes | None = None,
 ) -> Iterator[Context]:
@@ -178,6 +187,7 @@ def use(
         "identity_source": identity,
         "recipient_sources": _several(recipients),
         "signer_sources": _several(signers),
+        "revoked_sources": _several(revoked),
         "signing_source": sign_key,
         "passphrase_source": passphrase.encode() if isinstance(passphrase, str) else passphrase,
     }

@@ -24,6 +24,7 @@ __all__ = [
     "read_passphrase",
     "refuse_existing",
     "write_pair",
+    "write_public",
 ]
 
 DEFAULT_BITS = 3072
@@ -83,8 +84,18 @@ def write_pair(
     return private, public
 
 
-def refuse_existing(folder: Path, names: tuple[str, str], *, overwrite: bool) -> None:
-    """Raise `SecretError` when a pair is there already and is not to be replaced."""
+def write_public(recipient, folder: Path, *, overwrite: bool = False) -> Path:
+    """Write the public key file of `recipient` into `folder` (made if absent) and return its path."""
+    name = recipient.file_names[1]
+    refuse_existing(folder, (name,), overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(folder / name, 0o644) as file:
+        file.write(recipient.to_pem())
+    return folder / name
+
+
+def refuse_existing(folder: Path, names: tuple[str, ...], *, overwrite: bool) -> None:
+    """Raise `SecretError` when a key is there already and is not to be replaced."""
     for path in (folder / name for name in names):
         if path.exists() and not overwrite:
             raise SecretError(

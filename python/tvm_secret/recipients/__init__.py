@@ -26,6 +26,8 @@ Stanza = dict[str, str]
 
 class Recipient(ABC):
     key_id: str
+    file_names: tuple[str, str]
+    """What `tvmc keygen` calls a private and a public key of this kind."""
 
     @abstractmethod
     def wrap(self, session_key: bytes) -> Stanza:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from ..errors import RecipientError
-from ..keyfiles import key_id, public_pem
+from ..keyfiles import POST_QUANTUM_NAMES, key_id, public_pem
 from ..xwing import XWingPrivateKey, XWingPublicKey
 from . import Identity, Recipient, Stanza, unopened, wrapped_key
 
@@ -29,6 +29,8 @@ _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 
 
 class HpkeRecipient(Recipient):
+    file_names = POST_QUANTUM_NAMES
+
     def __init__(self, public_key: XWingPublicKey) -> None:
         self._public_key = public_key
         self.key_id = key_id(public_key)

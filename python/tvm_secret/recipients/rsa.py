@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ..errors import AuthenticationError, IdentityError, RecipientError
-from ..keyfiles import key_id, public_pem
+from ..keyfiles import RSA_NAMES, key_id, public_pem
 from . import Identity, Recipient, Stanza, unopened, wrapped_key
 
 __all__ = ["OaepIdentity", "RsaIdentity", "RsaRecipient"]
@@ -26,16 +26,18 @@ __all__ = ["OaepIdentity", "RsaIdentity", "RsaRecipient"]
 TYPE = "rsa-oaep"
 MINIMUM_BITS = 2048
 DEFAULT_HASH = "sha256"
-_HASHES = {"sha256": hashes.SHA256, "sha1": hashes.SHA1}
+HASHES = {"sha256": hashes.SHA256, "sha1": hashes.SHA1}
 _HASH_LINE = re.compile(r"^oaep-hash:[ \t]*(\S*)[ \t\r]*$", re.MULTILINE)
 
 
 def _oaep(hash_name: str) -> padding.OAEP:
-    algorithm = _HASHES[hash_name]()
+    algorithm = HASHES[hash_name]()
     return padding.OAEP(padding.MGF1(algorithm), algorithm, None)
 
 
 class RsaRecipient(Recipient):
+    file_names = RSA_NAMES
+
     def __init__(self, public_key: rsa.RSAPublicKey, hash_name: str = DEFAULT_HASH) -> None:
         self.public_key = public_key
         self.hash_name = hash_name
@@ -78,7 +80,7 @@ class OaepIdentity(Identity):
 
     def unwrap(self, stanza: Stanza) -> bytes:
         wrapped = wrapped_key(stanza, TYPE)
-        if stanza.get("hash") not in _HASHES:
+        if stanza.get("hash") not in HASHES:
             raise AuthenticationError("the wrapped session key is of an unknown kind")
         return self.unwrap_raw(wrapped, stanza["hash"])
 
@@ -113,8 +115,8 @@ def recipient_from_key(key: object, text: str, path: Path) -> RsaRecipient | Non
         raise RecipientError(f"{path} has {key.key_size} bits; at least {MINIMUM_BITS} are needed")
     line = _HASH_LINE.search(text)
     hash_name = line[1] if line else DEFAULT_HASH
-    if hash_name not in _HASHES:
-        raise RecipientError(f"{path} asks for an unknown oaep-hash; there are {', '.join(_HASHES)}")
+    if hash_name not in HASHES:
+        raise RecipientError(f"{path} asks for an unknown oaep-hash; there are {', '.join(HASHES)}")
     return RsaRecipient(key, hash_name)
 
 
