@@ -1,7 +1,7 @@
-"""exp, tanh, sigmoid and erf of float32 as vector arithmetic, within a few units in the last place.
+"""exp, tanh, sigmoid and erf of float32 as vector arithmetic, right to a few units in the last place.
 
-LLVM lowers these to calls of the C library, one element at a time. Functions are rewritten to operators of our
-own, which are expanded when TIR is lowered to LLVM and work on whatever vectors they then stand in. NaN and
+LLVM lowers these to calls of the C library, one element at a time. Functions are rewritten to operators of
+our own, which are expanded when TIR is lowered to LLVM and work on whatever vectors they then stand in. NaN and
 infinities are treated as the C library treats them.
 """
 
@@ -78,7 +78,7 @@ def _power_of_two(n: ir.Expr) -> ir.Expr:
 
 
 def _exp(x: ir.Expr) -> ir.Expr:
-    """exp(x) = 2^n exp(r), |r| <= ln(2) / 2, by the Taylor series; 2^n in two factors, each of which exists."""
+    """exp(x) = 2^n exp(r), |r| <= ln(2) / 2, by the Taylor series; 2^n as two factors within range."""
     integer = "int32" + _lanes(x)
     high = 0.693359375  # ln(2) with few enough bits that its product with n is exact
     low = math.log(2) - high

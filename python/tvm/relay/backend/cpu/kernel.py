@@ -66,7 +66,7 @@ def analyse(func: tirx.PrimFunc) -> Fused | None:
     """Take `func` apart; None where it holds no marked computation or more than an epilogue behind it."""
     schedule = s_tir.Schedule(func)
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-    if _KERNEL not in schedule.get(blocks[0]).annotations:
+    if not blocks or _KERNEL not in schedule.get(blocks[0]).annotations:
         return None
     for block in blocks[1:-1]:
         schedule.compute_inline(block)

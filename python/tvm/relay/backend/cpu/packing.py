@@ -14,7 +14,7 @@ from tvm.ir import IRModule
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 import tvm
-from tvm import relax, te
+from tvm import relax, te, tirx
 
 from . import layout
 from .graph import call_name, dimensions
@@ -54,6 +54,16 @@ class Packer(PyExprMutator):
         return self.emit(
             self.builder_.call_te(compute, *tensors, primfunc_name_hint=name, primfunc_attrs=attributes)
         )
+
+    def emit_function(self, name: str, func: tirx.PrimFunc, *tensors: relax.Expr) -> relax.Var:
+        """Bind a call of `func`, hinted `name`; the result has the type of its last argument."""
+        result = func.params[-1].ty
+        call = relax.call_tir(
+            self.builder_.add_func(func, name),
+            list(tensors),
+            relax.TensorType(result.shape, str(result.dtype)),
+        )
+        return self.emit(call)
 
     def plain(self, expression: relax.Expr) -> relax.Expr:
         """`expression` in the graph's own layout, after this pass."""

@@ -58,14 +58,7 @@ def compile(
     report("optimising")
     with target:
         module = _bind(module, params)
-        try:
-            module = _optimise(module, target, machine, exact)
-        except Exception as error:
-            # Upstream's lowering is slow but compiles whatever the importers make: better that than no model.
-            warnings.warn(f"compiled without CPU kernels, which failed: {type(error).__name__}", stacklevel=2)
-            module = tvm.transform.Sequential(
-                upstream.library_dispatch_passes(target) + upstream.legalize_passes(target)
-            )(module)
+        module = _prepared(module, target, machine, exact)
         module, weights = lift_constants(module)
     report("generating code")
     executable = tvm.compile(
@@ -74,30 +67,42 @@ def compile(
     return Compiled(executable, weights, list(machine.features))
 
 
-def _optimise(module: IRModule, target: Target, machine: Machine, exact: bool) -> IRModule:
-    """Fold, pack, fuse and schedule."""
+def _prepared(module: IRModule, target: Target, machine: Machine, exact: bool) -> IRModule:
+    """The module as scheduled TIR functions, by the best way that works for it.
+
+    A slow model is better than none: where a pass of ours fails, packing is left out, and then all of ours.
+    """
+    pack = [Pack(machine, exact), relax.transform.DeadCodeElimination()]
+    library = upstream.library_dispatch_passes(target)
+    for passes in (_optimise(machine, pack), _optimise(machine, []), upstream.legalize_passes(target)):
+        try:
+            return tvm.transform.Sequential(library + passes)(module)
+        except Exception as error:
+            failure = error
+            warnings.warn(f"a CPU pass failed ({type(error).__name__}): the model will be slow", stacklevel=3)
+    raise failure
+
+
+def _optimise(machine: Machine, pack: list) -> list:
+    """Fold, `pack`, fuse and schedule."""
     passes = relax.transform
-    return tvm.transform.Sequential(
-        [
-            *upstream.library_dispatch_passes(target),
-            passes.CanonicalizeBindings(),
-            Fold(),
-            passes.DeadCodeElimination(),
-            passes.DecomposeOpsForInference(),
-            passes.CanonicalizeBindings(),
-            Fold(),
-            passes.DeadCodeElimination(),
-            Pack(machine, exact),
-            passes.DeadCodeElimination(),
-            passes.LegalizeOps(),
-            passes.AnnotateTIROpPattern(),
-            passes.FoldConstant(),
-            passes.FuseOps(),
-            passes.FuseTIR(),
-            passes.DeadCodeElimination(),
-            Schedule(machine),
-        ]
-    )(module)
+    return [
+        passes.CanonicalizeBindings(),
+        Fold(),
+        passes.DeadCodeElimination(),
+        passes.DecomposeOpsForInference(),
+        passes.CanonicalizeBindings(),
+        Fold(),
+        passes.DeadCodeElimination(),
+        *pack,
+        passes.LegalizeOps(),
+        passes.AnnotateTIROpPattern(),
+        passes.FoldConstant(),
+        passes.FuseOps(),
+        passes.FuseTIR(),
+        passes.DeadCodeElimination(),
+        Schedule(machine),
+    ]
 
 
 def _bind(module: IRModule, params: dict[str, np.ndarray]) -> IRModule:

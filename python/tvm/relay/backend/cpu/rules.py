@@ -14,7 +14,7 @@ import numpy as np
 
 from tvm import relax
 
-from . import convolution, matmul, pooling
+from . import convolution, matmul, pooling, rows
 from .graph import constant, dimensions, dtype_of, value_of
 from .layout import Packed, pack_array
 from .window import Window
@@ -309,6 +309,41 @@ def _batched(packer: Packer, left: relax.Expr, right: relax.Expr, a: list, b: li
     )
 
 
+def _rows(call: relax.Call, axes: list[int]) -> tuple[int, int] | None:
+    """The known sizes of `call`'s operand as rows and columns, where `axes` is the last one alone."""
+    shape = dimensions(call.args[0])
+    if not shape or not all(isinstance(d, int) and d > 0 for d in shape) or dtype_of(call) != "float32":
+        return None
+    if [a % len(shape) for a in axes] != [len(shape) - 1]:
+        return None
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def softmax(packer: Packer, call: relax.Call) -> relax.Expr | None:
+    """Softmax along the last axis."""
+    sizes = _rows(call, [int(call.attrs.axis)])
+    if sizes is None:
+        return None
+    data = packer.emit(relax.op.reshape(packer.plain(call.args[0]), sizes))
+    result = packer.emit_function("softmax", rows.softmax(*sizes, packer.machine), data)
+    return relax.op.reshape(result, tuple(dimensions(call)))
+
+
+def layer_norm(packer: Packer, call: relax.Call) -> relax.Expr | None:
+    """Layer normalisation along the last axis."""
+    sizes = _rows(call, _ints(call.attrs.axes))
+    if sizes is None or dimensions(call.args[1]) != [sizes[1]] or dimensions(call.args[2]) != [sizes[1]]:
+        return None
+    columns = [sizes[1]]
+    gamma = packer.plain(call.args[1]) if call.attrs.scale else constant(np.ones(columns, "float32"))
+    beta = packer.plain(call.args[2]) if call.attrs.center else constant(np.zeros(columns, "float32"))
+    data = packer.emit(relax.op.reshape(packer.plain(call.args[0]), sizes))
+    func = rows.layer_norm(*sizes, float(call.attrs.epsilon), packer.machine)
+    return relax.op.reshape(
+        packer.emit_function("layer_norm", func, data, gamma, beta), tuple(dimensions(call))
+    )
+
+
 _ELEMENTWISE = (
     "abs",
     "add",
@@ -365,4 +400,6 @@ RULES: dict[str, Rule] = {
     "permute_dims": permute_dims,
     "concat": concat,
     "matmul": matmul_,
+    "nn.softmax": softmax,
+    "nn.layer_norm": layer_norm,
 }
