@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from tvm.ir import IRModule
 
-from ._shared import bound_indices, identifier, is_constant, one_line, quoted
+from tvm import relax, tirx
+
+from ._shared import bound_indices, identifier, is_constant, quoted
 from .common import Imported, ModelError, Shapes, require, sealed_import
 
 __all__ = ["from_onnx", "import_onnx"]
@@ -75,96 +78,141 @@ def import_onnx(
     """Import the bytes of an ONNX model; the arguments and errors are those of `from_onnx`."""
     onnx = require("onnx", "onnx")
     from google.protobuf.message import DecodeError
-    from tvm.relax.frontend import onnx as upstream
+
+    from ._onnx.graph import GraphConverter, has_branches
+    from ._onnx.wire import split_weights
 
     try:
-        proto = onnx.load_from_string(model)
-    except DecodeError:
+        rest, raw = split_weights(memoryview(model))
+        proto = onnx.load_from_string(rest)
+    except (ValueError, DecodeError):
         raise ModelError("this is not an ONNX model: its bytes do not decode") from None
     graph = proto.graph
-    if not graph.node and not graph.output:
-        raise ModelError("this is not an ONNX model: it holds no graph")
+    if not graph.output:
+        raise ModelError("this is not an ONNX model: it holds no graph with outputs")
 
-    weights = _lift_weights(graph)
-    initializers = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in initializers and value.name not in weights]
-    symbols: dict[str, Any] = {}
-    shapes = _input_shapes(inputs, shape or {}, symbols)
-    _restate_inputs(graph, inputs, weights)
-    dtypes = dict(dtype) if isinstance(dtype, Mapping) else {}
-    for name in dtypes.keys() - shapes.keys():
-        raise ModelError(f"the model has no input '{name}' to give a dtype: it has {quoted(shapes)}")
+    weights = _lift_weights(graph, raw)
+    inputs = _inputs(graph, weights, shape or {}, dtype if isinstance(dtype, Mapping) else {})
+    parameters = {
+        name: relax.Var(name, relax.TensorType(array.shape, str(array.dtype)))
+        for name, array in weights.items()
+    }
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    if opset is not None:
+        opsets[""] = opset
 
-    # Upstream prints the operands of an operator that it cannot convert, weights included.
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            module = upstream.from_onnx(proto, shapes, dtypes, opset, sanitize_input_names=False)
-        except Exception as error:
-            raise ModelError(f"ONNX: {one_line(error)}") from None
-    module["main"] = module["main"].with_attr("num_input", len(inputs))
-    module = bound_indices(module)
+    builder = relax.BlockBuilder()
+    converter = GraphConverter(builder, proto.functions)
+    with builder.function("main", [*inputs.values(), *parameters.values()]):
+        # Relax allows no branch inside a dataflow block.
+        with contextlib.nullcontext() if has_branches(graph) else builder.dataflow() as block:
+            outputs = converter.convert(graph, inputs | parameters, opsets)
+            result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
+            if block is not None:
+                result = builder.emit_output(result)
+        builder.emit_func_output(result)
+    module = bound_indices(builder.get())
+    module, weights = _without_unused(module, len(inputs), weights)
     return Imported(module, weights, [output.name for output in graph.output])
 
 
-def _lift_weights(graph: Any) -> dict[str, np.ndarray]:
-    """Take the weights out of `graph`'s initializers: what handles the graph from here on copies none."""
-    from onnx import TensorProto, numpy_helper
+def _lift_weights(graph: Any, raw: Mapping[str, memoryview]) -> dict[str, np.ndarray]:
+    """Take the weights out of `graph`: its larger initializers, and the larger values of Constant nodes.
 
-    weights = {}
-    kept = []
-    while graph.initializer:
-        tensor = graph.initializer.pop()
+    `raw` has the bytes of initializers that came without; what stays in `graph` gets its bytes back.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    def is_weight(tensor: Any, name: str) -> bool:
         if tensor.data_location == TensorProto.EXTERNAL:
             raise ModelError(
-                f"ONNX: weight '{tensor.name}' lies in another file: save the model with its weights inside"
+                f"ONNX: weight '{name}' lies in another file: save the model with its weights inside"
             )
-        elements = int(np.prod(tensor.dims))
-        integer = tensor.data_type in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
-        if is_constant(elements, integer):
-            kept.append(tensor)
-        else:
+        wide_integer = tensor.data_type in (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+        text = tensor.data_type == TensorProto.STRING
+        return not text and not is_constant(math.prod(tensor.dims), wide_integer)
+
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise ModelError(f"ONNX: weight '{name}' is sparse, which is not supported: save it dense")
+    weights = {}
+    for tensor in graph.initializer:
+        view = raw.get(tensor.name)
+        lift = is_weight(tensor, tensor.name)
+        if lift and view is not None:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            if len(view) == math.prod(tensor.dims) * dtype.itemsize:
+                weights[tensor.name] = np.frombuffer(view, dtype).reshape(tensor.dims)
+                continue
+        if view is not None:
+            tensor.raw_data = bytes(view)
+        if lift:
             weights[tensor.name] = numpy_helper.to_array(tensor)
-    graph.initializer.extend(reversed(kept))
-    return dict(reversed(weights.items()))
+    _keep(graph.initializer, lambda tensor: tensor.name not in weights)
+
+    constants = {}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            tensor, name = node.attribute[0].t, node.output[0]
+            if is_weight(tensor, name):
+                constants[name] = numpy_helper.to_array(tensor)
+    _keep(graph.node, lambda node: not (node.op_type == "Constant" and node.output[0] in constants))
+    return weights | constants
 
 
-def _input_shapes(inputs: list[Any], given: Shapes, symbols: dict[str, Any]) -> dict[str, list[Any]]:
-    """The shape of each input, symbolic dimensions of one name being one variable."""
-    from tvm import tirx
+def _keep(messages: Any, wanted: Callable[[Any], bool]) -> None:
+    """Take what is not `wanted` out of a repeated field."""
+    for index in reversed(range(len(messages))):
+        if not wanted(messages[index]):
+            del messages[index]
 
-    names = [value.name for value in inputs]
-    for name in given.keys() - set(names):
-        raise ModelError(f"the model has no input '{name}': it has {quoted(names)}")
 
-    def symbol(name: str) -> Any:
-        if name not in symbols:
-            symbols[name] = tirx.Var(identifier(name), "int64")
-        return symbols[name]
+def _inputs(
+    graph: Any, weights: Mapping[str, Any], given: Shapes, dtypes: Mapping[str, str]
+) -> dict[str, relax.Var]:
+    """A variable for each input of `graph`, of the given shape and dtype or else its own.
 
-    shapes = {}
-    for value in inputs:
+    Symbolic dimensions of one name are one variable. Initializers that are listed as inputs, as old models
+    have them, are none.
+    """
+    from onnx import helper
+
+    known = weights.keys() | {tensor.name for tensor in graph.initializer}
+    values = {value.name: value for value in graph.input if value.name not in known}
+    for name in (given.keys() | dtypes.keys()) - values.keys():
+        raise ModelError(f"the model has no input '{name}': it has {quoted(values)}")
+    symbols: dict[str, tirx.Var] = {}
+    inputs = {}
+    for name, value in values.items():
         tensor = value.type.tensor_type
-        if value.name in given:
-            dimensions = list(given[value.name])
+        if not tensor.elem_type:
+            raise ModelError(f"ONNX: input '{name}' is not a tensor")
+        if name in given:
+            dims = given[name]
         elif tensor.HasField("shape"):
-            dimensions = [
-                d.dim_value if d.HasField("dim_value") else d.dim_param or f"{value.name}_{axis}"
+            dims = [
+                # Exporters write 0 and -1 for what they do not know.
+                d.dim_value if d.dim_value > 0 else d.dim_param or f"{name}_{axis}"
                 for axis, d in enumerate(tensor.shape.dim)
             ]
         else:
-            raise ModelError(f"the model does not say the rank of its input '{value.name}': give its shape")
-        shapes[value.name] = [symbol(d) if isinstance(d, str) else int(d) for d in dimensions]
-    return shapes
+            raise ModelError(f"the model does not say the rank of its input '{name}': give its shape")
+        shape = [
+            symbols.setdefault(d, tirx.Var(identifier(d), "int64")) if isinstance(d, str) else d for d in dims
+        ]
+        dtype = dtypes.get(name) or str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        inputs[name] = relax.Var(name, relax.TensorType(shape, dtype))
+    return inputs
 
 
-def _restate_inputs(graph: Any, inputs: list[Any], weights: dict[str, np.ndarray]) -> None:
-    """Make `graph`'s inputs the model's own inputs, then its weights in order."""
-    from onnx import helper
-
-    own = [type(value).FromString(value.SerializeToString()) for value in inputs]
-    del graph.input[:]
-    graph.input.extend(own)
-    graph.input.extend(
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        for name, array in weights.items()
-    )
+def _without_unused(
+    module: IRModule, inputs: int, weights: dict[str, np.ndarray]
+) -> tuple[IRModule, dict[str, np.ndarray]]:
+    """Drop the weights that no operator takes, since what they went into was computed."""
+    main = module["main"]
+    used = {variable.name for variable in relax.analysis.free_vars(main.body)}
+    weights = {name: array for name, array in weights.items() if name in used}
+    params = [p for index, p in enumerate(main.params) if index < inputs or p.name in weights]
+    main = relax.Function(params, main.body, main.ret_ty, main.is_pure, main.attrs)
+    module["main"] = main.with_attr("num_input", inputs)
+    return module, weights

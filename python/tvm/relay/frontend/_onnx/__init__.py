@@ -1,0 +1,1 @@
+"""What `relay.frontend.onnx` is made of."""
