@@ -24,7 +24,7 @@ from .envelope import (
     copy_rest,
     naming,
     open_stream,
-    rewrap_stream,
+    rewrapped,
     shared_unwrapping,
     verify_stream,
 )
@@ -281,7 +281,7 @@ def rewrap(
             place = output.tell()
             output.write(bytes(_BLOCK))
             with naming(name):
-                rewrap_stream(file, size, output, chosen, stanzas)
+                output.write(bytes(rewrapped(file, size, chosen, stanzas)))
                 copy_rest(file, output, file.tell(), start + size)
             length = output.tell() - place - _BLOCK
             output.seek(place)

@@ -32,7 +32,7 @@ from .errors import (
     SignatureError,
 )
 from .files import atomic_writer
-from .header import CONTENT_TYPES, MAGIC, Header, read_header
+from .header import BLOCK, CONTENT_TYPES, MAGIC, Header, read_header
 from .memory import SecretBuffer
 from .recipients import Identity, Recipient, load_recipients
 from .signing import Signer
@@ -280,9 +280,8 @@ def open_stream(
     header = read_header(file, size)
     header.check_content_type(wanted)
     keys = context.current()
-    verifiers = keys.verifiers()
-    if verifiers is not None:
-        header.check_signature(verifiers)
+    trust = keys.trust()
+    header.check_signature(trust)
     session_key = _session_key(header, keys.identity())
     header.check_tag(session_key)
     header.check_policy()
@@ -293,7 +292,7 @@ def open_stream(
     payload = buffer.view[lead:]
     try:
         _read_into(file, payload)
-        if verifiers is not None:
+        if trust.required:
             header.check_digest(hashlib.sha256(payload).digest())
         plain = suite.decrypt(header.payload_key(session_key), header.core_bytes, payload)
         if plain.stop - plain.start != header.core["size"]:
@@ -401,11 +400,11 @@ def verify(sealed: Sealed) -> Header:
 
 def verify_stream(file: BinaryIO, size: int) -> Header:
     """As `verify`, for the `size` bytes of `file` from here on, in constant memory."""
-    verifiers = context.current().verifiers()
-    if verifiers is None:
+    trust = context.current().trust()
+    if not trust.required:
         raise SignatureError("no signer to verify against: give --signer or set TVM_SECRET_SIGNERS")
     header = read_header(file, size)
-    header.check_signature(verifiers)
+    header.check_signature(trust)
     digest, left = hashlib.sha256(), header.payload_size
     while left and (piece := file.read(min(STEP, left))):
         digest.update(piece)
@@ -417,18 +416,15 @@ def verify_stream(file: BinaryIO, size: int) -> Header:
 # ------------------------------------------------------------------------------------------------- rewrapping
 
 
-def rewrap_stream(
-    file: BinaryIO, size: int, output: BinaryIO, recipients: list[Recipient], stanzas: dict | None = None
-) -> Header:
-    """Copy one sealed value, replacing its recipients and leaving core, signature and payload as they are.
+def rewrapped(file: BinaryIO, size: int, recipients: list[Recipient], stanzas: dict | None = None) -> Header:
+    """The header of the sealed value at `file` for other recipients, core and signature as they are.
 
-    `stanzas` is a memory shared by the members of a bundle, so that a session key is wrapped once.
+    Leaves `file` at the payload. `stanzas` is a memory that the members of a bundle share, so that their
+    session key is wrapped once.
     """
     header = read_header(file, size)
     keys = context.current()
-    verifiers = keys.verifiers()
-    if verifiers is not None:
-        header.check_signature(verifiers)
+    header.check_signature(keys.trust())
     session_key = _session_key(header, keys.identity())
     header.check_tag(session_key)
     stanzas = {} if stanzas is None else stanzas
@@ -436,8 +432,7 @@ def rewrap_stream(
         stanzas[session_key] = [recipient.wrap(session_key) for recipient in recipients]
     renewed = header.replace_recipients(stanzas[session_key])
     renewed.authenticate(session_key)
-    output.write(bytes(renewed))
-    return header
+    return renewed
 
 
 def rewrap(
@@ -445,12 +440,33 @@ def rewrap(
 ) -> None:
     """Write `source` to `destination` for other recipients, in constant memory, payload untouched.
 
-    Needs an identity that opens `source`. The owner's signature, if any, stays valid.
+    Needs an identity that opens `source`. The owner's signature, if any, stays valid. Where `destination` is
+    `source` itself and the header fits into one block, that block alone is written.
     """
     chosen = context.current().recipients() if recipients is None else load_recipients(recipients)
-    with _opened(source) as (file, size), atomic_writer(destination) as output:
-        rewrap_stream(file, size, output, chosen)
-        copy_rest(file, output, file.tell(), size)
+    with _opened(source) as (file, size):
+        renewed = bytes(rewrapped(file, size, chosen))
+        payload_start = file.tell()
+        if len(renewed) == payload_start == BLOCK and _same_file(source, destination):
+            _replace_block(source, renewed)
+            return
+        with atomic_writer(destination) as output:
+            output.write(renewed)
+            copy_rest(file, output, payload_start, size)
+
+
+def _same_file(source: str | Path, destination: str | Path) -> bool:
+    return os.path.exists(destination) and os.path.samefile(source, destination)
+
+
+def _replace_block(path: str | Path, block: bytes) -> None:
+    """Overwrite the first block of `path`: one page in the kernel, so a kill leaves the old or the new."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, block, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def copy_rest(file: BinaryIO, output: BinaryIO, start: int, stop: int) -> None:
@@ -496,8 +512,7 @@ def _unseal_raw(file: BinaryIO, size: int, wanted: tuple[str, ...]) -> SecretBuf
     )
     if any(name.startswith("artefact/") for name in wanted):
         raise NotSealedError("it is not sealed (artefacts have the sealed layout only)")
-    if keys.verifiers() is not None:
-        raise SignatureError("it is not signed, and only signed files are opened here (signers are set)")
+    keys.trust().verifier(None)
     identity = keys.identity()
     wrapped_size = getattr(identity, "wrapped_size", None)
     if wrapped_size is None or size < wrapped_size + EAX_OVERHEAD:

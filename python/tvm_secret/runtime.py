@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ class GraphModule:
 
     def __init__(self, artefact: Artefact) -> None:
         opened = open_artefact(artefact)
+        if opened.headers[0].signer is None:
+            warnings.warn(
+                "the artefact is not signed: it is native code, and whoever has the public key could have "
+                "made it (sign with 'tvmc compile --sign-key', and run with --signer)",
+                stacklevel=2,
+            )
         try:
             self.__opened = opened
             self.__interface = opened.interface

@@ -6,12 +6,14 @@ sealed to new devices without the owner's signing key and stay vouched for (docs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SignatureError
 
-__all__ = ["Signer", "Verifier", "load_signer", "load_verifiers"]
+__all__ = ["Signer", "Trust", "Verifier", "load_revoked", "load_signer", "load_verifiers"]
 
 SIGNATURE_SIZE = 64
 
@@ -51,6 +53,33 @@ class Signer:
         return self._private_key.sign(message)
 
 
+@dataclass(frozen=True)
+class Trust:
+    """Whose signatures count. `signers` is None where nobody was named: then unsigned values open too."""
+
+    signers: dict[str, Verifier] | None = None
+    revoked: frozenset[str] = frozenset()
+
+    @property
+    def required(self) -> bool:
+        return self.signers is not None
+
+    def verifier(self, key_id: str | None) -> Verifier | None:
+        """The trusted signer `key_id`; None where no signature is required.
+
+        Raises `SignatureError` for a signer who is revoked, unknown, or missing where one is required.
+        """
+        if key_id in self.revoked:
+            raise SignatureError(f"it is signed by {key_id}, who is revoked")
+        if self.signers is None:
+            return None
+        if key_id is None:
+            raise SignatureError("it is not signed, and only signed files are opened here (signers are set)")
+        if key_id not in self.signers:
+            raise SignatureError(f"it is signed by {key_id}, who is not among the trusted signers")
+        return self.signers[key_id]
+
+
 def load_signer(path: str | Path, passphrase) -> Signer:
     """Read a signing key made by `tvmc keygen --signing`."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -86,3 +115,20 @@ def load_verifiers(paths: Iterable[str | Path]) -> dict[str, Verifier]:
             verifier = Verifier(key)
             found[verifier.key_id] = verifier
     return found
+
+
+def load_revoked(paths: Iterable[str | Path]) -> frozenset[str]:
+    """Read lists of revoked signers: text files with one key id a line, `#` starting a comment."""
+    found = set()
+    for path in map(Path, paths):
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise SignatureError(f"cannot read the list of revoked signers {path}: {reason}") from None
+        for line in lines:
+            key_id = line.partition("#")[0].strip().lower()
+            if key_id and not re.fullmatch(r"[0-9a-f]{32}", key_id):
+                raise SignatureError(f"{path}: {key_id[:40]!r} is not a key id (32 hexadecimal digits)")
+            found.add(key_id)
+    return frozenset(found - {""})

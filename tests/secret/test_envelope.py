@@ -10,7 +10,8 @@ from Crypto.Cipher import AES, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 import tvm_secret as secret
-from tvm_secret import context, envelope, errors
+from tvm_secret import context, envelope, errors, keyfiles
+from tvm_secret.recipients.rsa import RsaRecipient
 from tvm_secret.suites import SUITES
 
 CHUNK = 16384
@@ -85,7 +86,8 @@ def test_any_flipped_byte_is_refused(keys, alice, suite, signed):
         sealed = sealed_params(plain, suite=suite)
     with context.use(signers=[alice.sign_public] if signed else None):
         assert opened(sealed) == plain
-        for place in range(len(sealed)):
+        blanks = range(sealed.index(b"]    ") + 1, 4096 - 200)
+        for place in sorted({*range(len(sealed))} - {*blanks[::2], *blanks[1::7]}):
             broken = bytearray(sealed)
             broken[place] ^= 1 << random.randrange(8)
             with pytest.raises(errors.SecretError):
@@ -95,7 +97,7 @@ def test_any_flipped_byte_is_refused(keys, alice, suite, signed):
 @pytest.mark.parametrize("suite", SUITES)
 def test_any_cut_is_refused(keys, suite):
     sealed = sealed_params(os.urandom(200), suite=suite)
-    for length in range(len(sealed)):
+    for length in {*range(0, len(sealed), 13), *range(4000, len(sealed))}:
         with pytest.raises(errors.SecretError):
             opened(sealed[:length])
 
@@ -318,12 +320,26 @@ def test_rewrap_replaces_recipients_and_nothing_else(keys, alice, bob, tmp_path)
             assert opened(new) == b"model" * 1000
 
 
-def test_rewrap_in_place(keys, bob, tmp_path):
+@pytest.mark.parametrize("recipients", [1, 12])
+def test_rewrap_in_place(keys, bob, tmp_path, recipients):
+    """With a header of one block, which is overwritten, and a longer one, which takes a new file."""
     path = tmp_path / "a"
     path.write_bytes(sealed_params(b"model"))
-    secret.rewrap(path, path, [bob.public])
+    before = path.stat().st_ino
+    strangers = [RsaRecipient(keyfiles.generate_rsa(2048).public_key()) for _ in range(recipients - 1)]
+    secret.rewrap(path, path, [bob.public, *strangers])
     with context.use(identity=bob.private):
         assert opened(path) == b"model"
+    assert (path.stat().st_ino == before) == (recipients == 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_payloads_start_at_whole_blocks(keys, alice, bob, signed):
+    with context.use(sign_key=alice.sign_private if signed else None):
+        for recipients in ([alice.public], [alice.public, bob.public]):
+            sealed = sealed_params(recipients=recipients)
+            assert (len(sealed) - secret.inspect(sealed).payload_size) % 4096 == 0
 
 
 def test_rewrap_needs_a_key_that_opens(keys, bob, tmp_path):
@@ -354,3 +370,19 @@ def test_json_comes_back(keys):
     shapes = {"data": [1, 3, 224, 224], "ids": ["n", 8]}
     sealed = secret.seal_json(shapes, content_type="input-shapes")
     assert secret.unseal_json(sealed, content_type="input-shapes") == shapes
+
+
+def test_a_thousand_recipients_cost_one_private_key_operation(keys, alice, monkeypatch):
+    """The stanza is found by its key id; no other is tried."""
+    identity = keys.identity()
+    mine = identity.recipient()
+    sealed = sealed_params(b"for a fleet")
+    header = secret.inspect(sealed)
+    strangers = [header.recipients[0] | {"key": f"{number:032x}"} for number in range(999)]
+    session_key = identity.unwrap(header.recipients[0])
+    fleet = header.replace_recipients([*strangers, mine.wrap(session_key)])
+    fleet.authenticate(session_key)
+    calls, unwrap = [], type(identity).unwrap
+    monkeypatch.setattr(type(identity), "unwrap", lambda *a: calls.append(1) or unwrap(*a))
+    assert opened(bytes(fleet) + sealed[-header.payload_size :]) == b"for a fleet"
+    assert len(calls) == 1

@@ -228,3 +228,27 @@ def test_policies_that_make_no_sense(keys):
     for wrong in ({"runs": "3"}, {"not_after": "tomorrow"}, {"device_id": "this one"}):
         with pytest.raises(errors.PolicyError, match="unknown or malformed"):
             policy.check_form(wrong)
+
+
+def test_revoked_signers_are_refused_with_and_without_a_list_of_trusted_ones(keys, alice, bob, tmp_path):
+    sealed = make_signed(alice)
+    revoked = tmp_path / "revoked.txt"
+    revoked.write_text(f"# leaked in May\n{secret.inspect(sealed).signer}  # alice\n\n")
+    for signers in ((), [alice.sign_public, bob.sign_public]):
+        with context.use(signers=signers, revoked=revoked):
+            with pytest.raises(errors.SignatureError, match="who is revoked"):
+                opened(sealed)
+            assert opened(make_signed(bob, recipients=[alice.public])) == b"model"
+    with (
+        context.use(signers=[alice.sign_public], revoked=revoked),
+        pytest.raises(errors.SignatureError, match="who is revoked"),
+    ):
+        secret.verify(sealed)
+
+
+def test_a_list_of_revoked_signers_that_cannot_be_read_stops_everything(keys, alice, tmp_path, monkeypatch):
+    (tmp_path / "names").write_text("alice\n")
+    for path, message in {tmp_path / "names": "not a key id", tmp_path / "missing": "cannot read"}.items():
+        monkeypatch.setenv("TVM_SECRET_REVOKED", str(path))
+        with context.use(), pytest.raises(errors.SignatureError, match=message):
+            opened(make_signed(alice))

@@ -34,10 +34,14 @@ def main(folder: Path) -> None:
 
     # A passphrase for this run alone; in earnest it is typed, or comes from a file or a secret store.
     os.environ["TVM_SECRET_PASSPHRASE"] = secrets.token_urlsafe(24)
+    sign, trust = ("--sign-key", "signing_private_key.bin"), ("--signer", "signing_public_key.pem")
     tvmc(folder, "keygen")
-    tvmc(folder, "encrypt", model, "-o", "model.tflite.sealed")
-    tvmc(folder, "compile", "--target", "llvm", "-o", "model.tar", "model.tflite.sealed")
-    tvmc(folder, "run", "-i", "in.npz", "-o", "out.npz", "--print-time", "--repeat", "10", "model.tar")
+    tvmc(folder, "keygen", "--signing")
+    tvmc(folder, "encrypt", model, "-o", "model.tflite.sealed", *sign)
+    tvmc(folder, "compile", "--target", "llvm", "-o", "model.tar", "model.tflite.sealed", *trust, *sign)
+    tvmc(
+        folder, "run", "-i", "in.npz", "-o", "out.npz", "--print-time", "--repeat", "10", "model.tar", *trust
+    )
 
     with np.load(folder / "out.npz") as outputs:
         scores = outputs["output_0"][0] / 256  # uint8 to probability, the model's own scale

@@ -57,6 +57,12 @@ def add_signer(group: argparse._ActionsContainer) -> None:
         metavar="PUB",
         help=f"open only what this public key signed; may be repeated [${context.SIGNERS_VARIABLE}]",
     )
+    group.add_argument(
+        "--revoked",
+        action="append",
+        metavar="LIST",
+        help=f"key ids of signers to refuse, one a line; may be repeated [${context.REVOKED_VARIABLE}]",
+    )
 
 
 def add_sealing(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +108,7 @@ def keys(arguments: argparse.Namespace) -> Iterator[context.Context]:
         identity=getattr(arguments, "identity", None),
         recipients=getattr(arguments, "recipient", None),
         signers=getattr(arguments, "signer", None),
+        revoked=getattr(arguments, "revoked", None),
         sign_key=getattr(arguments, "sign_key", None),
         passphrase=passphrase_from(arguments.passphrase_file),
     ) as chosen:

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    with context.use(signers=arguments.signer):
+    with context.use(signers=arguments.signer, revoked=arguments.revoked):
         if artefact.is_artefact(arguments.file):
             headers = artefact.verify(arguments.file)
         else:
