@@ -85,6 +85,7 @@ def test_convolution_agrees_with_torch(case):
         {"data": data.shape},
         {"w1": _kernel(first, order), "b": shaped_bias, "w2": _kernel(second, order)},
         body,
+        exact=True,
     )
     y = torch.nn.functional.pad(torch.tensor(x), (left, right, top, bottom))
     y = torch.nn.functional.conv2d(
@@ -95,3 +96,23 @@ def test_convolution_agrees_with_torch(case):
     expected = torch.nn.functional.conv2d(y, torch.tensor(second)).numpy()
     expected = expected if order == "NCHW" else expected.transpose(0, 2, 3, 1)
     assert_close(run(compiled, data), expected)
+
+
+@pytest.mark.parametrize(
+    ("batch", "inputs", "outputs", "size", "padding"),
+    [(1, 64, 64, (56, 56), 1), (2, 37, 24, (20, 23), 1), (1, 128, 128, (14, 14), 1), (3, 16, 40, (9, 18), 0)],
+)
+def test_winograd_agrees_with_torch(batch, inputs, outputs, size, padding):
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((batch, inputs, *size), dtype="float32")
+    weight = rng.standard_normal((outputs, inputs, 3, 3), dtype="float32")
+    residual = rng.standard_normal((outputs, 1, 1), dtype="float32")
+
+    def body(emit, data, w, r):
+        return relax.op.nn.relu(emit(relax.op.add(emit(relax.op.nn.conv2d(data, w, padding=padding)), r)))
+
+    compiled = build({"data": x.shape}, {"w": weight, "r": residual}, body)
+    transformed = [w for w in compiled.weights.values() if w.ndim == 5 and w.shape[0] == 36]
+    assert transformed, "the convolution did not take the Winograd kernel"
+    expected = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(weight), padding=padding)
+    assert_close(run(compiled, x), torch.relu(expected + torch.tensor(residual)).numpy(), 2e-5)

@@ -1,8 +1,8 @@
 """exp, tanh, sigmoid and erf of float32 as vector arithmetic, right to a few units in the last place.
 
 LLVM lowers these to calls of the C library, one element at a time. Functions are rewritten to operators of
-our own, which are expanded when TIR is lowered to LLVM and work on whatever vectors they then stand in. NaN and
-infinities are treated as the C library treats them.
+our own, which are expanded when TIR is lowered to LLVM and work on whatever vectors they then stand in. NaN
+and infinities are treated as the C library treats them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _exp(x: ir.Expr) -> ir.Expr:
 
     def with_n(x, n):
         remainder = (x - n * _number(high, x)) - n * _number(low, x)
-        series = [1 / math.factorial(k) for k in range(8)]
+        series = [1 / math.factorial(k) for k in range(9)]
         return _let(
             remainder, lambda r: _let(n.astype(integer), lambda whole: scaled(_horner(r, series), whole))
         )

@@ -1,4 +1,4 @@
-"""Softmax and layer normalisation over the last axis: each row in a few passes while it is in the first cache.
+"""Softmax and layer normalisation over the last axis: each row in a few passes while the first cache has it.
 
 These are functions of their own, complete as emitted: their stages depend on whole rows, so that nothing is
 fused into them.
@@ -50,7 +50,7 @@ def _each(columns: int, lanes: int, statement: Callable[[ir.Expr], None]) -> Non
 
 
 def _reduce(columns: int, lanes: int, element: Element, combine: Combine, initial: float) -> ir.Expr:
-    """Emit the reduction of `element` over the columns; returns the result, which is held in a local buffer."""
+    """Emit the reduction of `element` over the columns, and return the result, which a local buffer holds."""
     sums, result = local(_SUMS, lanes), local(1)
     with unroll(_SUMS) as s, vector(lanes) as v:
         T.buffer_store(sums, tirx.const(initial, "float32"), [s, v])

@@ -14,7 +14,7 @@ import numpy as np
 
 from tvm import relax
 
-from . import convolution, matmul, pooling, rows
+from . import convolution, matmul, pooling, rows, winograd
 from .graph import constant, dimensions, dtype_of, value_of
 from .layout import Packed, pack_array
 from .window import Window
@@ -63,6 +63,22 @@ def conv2d(packer: Packer, call: relax.Call) -> Packed | None:
         return Packed(value, order, outputs)
     if groups > 1 and (outputs // groups) % lanes:
         return None
+    if groups == 1 and not packer.exact and weight.shape[1] >= lanes:
+        scheme = winograd.plan(window, (shape["H"], shape["W"]), shape["C"], outputs, packer.machine)
+        if scheme is not None:
+            operands = [
+                winograd.transform_weight(weight, scheme.chunks, lanes),
+                winograd.FORWARD,
+                winograd.INVERSE,
+            ]
+            value = packer.emit_te(
+                winograd.winograd,
+                packer.pack(data, order).value,
+                *[constant(a) for a in operands],
+                plan=scheme,
+                pattern=_OUT_ELEMENTWISE,
+            )
+            return Packed(value, order, outputs)
     source = convolution.PACKED
     if not (isinstance(data, relax.Var) and data in packer.packed) and weight.shape[1] < lanes:
         source = convolution.NHWC if order == "NHWC" else convolution.NCHW

@@ -9,7 +9,7 @@ from tvm.ir import IRModule
 import tvm
 from tvm import s_tir, tirx
 
-from . import convolution, fallback, matmul, pooling
+from . import convolution, fallback, matmul, pooling, winograd
 from .elementary import expand_elementary
 from .kernel import Fused, analyse
 from .machine import Machine
@@ -18,6 +18,7 @@ __all__ = ["KERNELS", "Schedule"]
 
 KERNELS: dict[str, Callable[[Fused, Machine], tirx.PrimFunc]] = {
     "convolution": convolution.kernel,
+    "winograd": winograd.kernel,
     "pooling": pooling.kernel,
     "dense": matmul.dense_kernel,
     "batched": matmul.batched_kernel,
