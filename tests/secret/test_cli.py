@@ -134,6 +134,12 @@ def test_three_parties_with_three_pairs(made, alice, bob, tmp_path):
     host("run", "again.tar", "--signer", alice.sign_public)
 
 
+def test_an_unsigned_artefact_runs_with_one_warning(made, alice):
+    done = Tvmc(made, alice)("run", "--print-time", "--repeat", "3", "--end-to-end", "model.tar")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("tvmc: warning: the artefact is not signed")
+
+
 def test_signers_without_a_sign_key_still_compile(made, alice, tmp_path):
     """The import's results are signed by nobody configured; the process vouches to itself."""
     tvmc = Tvmc(tmp_path, alice)
