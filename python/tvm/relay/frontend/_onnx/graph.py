@@ -157,9 +157,9 @@ class GraphConverter:
         if node.op_type == "Shape" and (shape := _static_shape(inputs[0])) is not None:
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
             shape = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
-            return [relax.const(np.array(shape, "int64"))]
+            return [_constant(np.array(shape, "int64"))]
         if node.op_type == "Size" and (shape := _static_shape(inputs[0])) is not None:
-            return [relax.const(np.array(np.prod(shape, dtype="int64"), "int64"))]
+            return [_constant(np.prod(shape, dtype="int64"))]
         arrays = [None if value is None else _known(value) for value in inputs]
         if any(array is None and value is not None for array, value in zip(arrays, inputs, strict=True)):
             return None
@@ -183,7 +183,7 @@ class GraphConverter:
             return None
         if not all(isinstance(r, np.ndarray | np.generic) and r.size <= _FOLDED_ELEMENTS for r in results):
             return None
-        folded = iter(relax.const(np.asarray(result)) for result in results)
+        folded = iter(_constant(np.asarray(result)) for result in results)
         return [next(folded) if name else None for name in node.output]
 
     def _schema_function(
@@ -252,7 +252,12 @@ def constant(tensor: onnx.TensorProto) -> relax.Expr:
     """A small tensor as a constant of the code."""
     if tensor.data_type == onnx.TensorProto.STRING:
         raise ModelError(f"ONNX: tensor '{tensor.name}' holds strings, which are not supported")
-    return relax.const(numpy_helper.to_array(tensor))
+    return _constant(numpy_helper.to_array(tensor))
+
+
+def _constant(array: np.ndarray | np.generic) -> relax.Expr:
+    # Without its dtype, Relax narrows int64 to int32.
+    return relax.const(array, str(array.dtype))
 
 
 def _known(value: Any) -> np.ndarray | None:
