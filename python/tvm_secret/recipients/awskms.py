@@ -83,7 +83,8 @@ def _public_key(answer: dict[str, Any], key: str) -> rsa.RSAPublicKey:
         public_key = load_der_public_key(answer["PublicKey"])
     except (ValueError, UnsupportedAlgorithm):
         public_key = None
-    if answer["KeyUsage"] != "ENCRYPT_DECRYPT" or not isinstance(public_key, rsa.RSAPublicKey):
+    knows = set(_ALGORITHMS.values()) <= set(answer.get("EncryptionAlgorithms", ()))
+    if not knows or not isinstance(public_key, rsa.RSAPublicKey):
         raise IdentityError(f"AWS KMS: {key} is not an RSA key for encryption and decryption")
     return public_key
 
