@@ -14,8 +14,8 @@ import numpy as np
 from tvm.ir import IRModule
 
 import tvm
-from tvm_secret import envelope, tensors
-from tvm_secret.errors import MissingExtraError, ModelError, SecretError
+from tvm_secret import envelope, extras, tensors
+from tvm_secret.errors import ModelError, SecretError
 from tvm_secret.policy import inherited
 
 __all__ = ["Imported", "ModelError", "Shapes", "require", "sealed_import"]
@@ -40,16 +40,7 @@ class Imported:
 
 def require(package: str, extra: str) -> Any:
     """Import and return `package`, or raise `MissingExtraError` naming the extra that brings it."""
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != package.partition(".")[0]:
-            raise
-        raise MissingExtraError(
-            f"reading this model needs the package '{package}': pip install 'tvm-secret[{extra}]'"
-        ) from None
+    return extras.require(package, extra, "reading this model")
 
 
 def sealed_import(
