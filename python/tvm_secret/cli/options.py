@@ -28,7 +28,9 @@ def add_keys(parser: argparse.ArgumentParser, *, opens: bool, seals: bool, signs
     group = parser.add_argument_group("keys (default: the environment, then the current folder)")
     if opens:
         group.add_argument(
-            "--identity", metavar="KEY", help=f"private key that opens [${context.IDENTITY_VARIABLE}]"
+            "--identity",
+            metavar="KEY",
+            help=f"private key that opens: a file, pkcs11:... or awskms:... [${context.IDENTITY_VARIABLE}]",
         )
         add_signer(group)
     if seals:
