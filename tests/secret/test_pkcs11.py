@@ -179,11 +179,23 @@ def test_command_line(tvmc, token, alice):
     tvmc.refuses(*run, "--identity", key, match="wrong PIN")
     tvmc.refuses(*run, "--identity", other, "--passphrase-file", "pin", match="not among its recipients")
     tvmc.refuses(*run, match="not among its recipients")
-    folder = os.path.dirname(MODULE)
-    by_name = f"pkcs11:token=the%20device;id=%01?module-name=softhsm2&pin-source=file:{tvmc.folder / 'pin'}"
-    tvmc(*run, env={"TVM_SECRET_IDENTITY": by_name, "TVM_SECRET_PASSPHRASE": None, "LD_LIBRARY_PATH": folder})
     by_variable = {"TVM_SECRET_IDENTITY": "pkcs11:token=the%20device;id=%01", "PKCS11_MODULE_PATH": MODULE}
     tvmc(*run, env=by_variable | {"TVM_SECRET_PASSPHRASE": PIN})
+
+
+def test_module_by_name(token, tmp_path):
+    """The dynamic linker finds it, which reads its search path when a process starts."""
+    (tmp_path / "pin").write_text(PIN)
+    key = f"pkcs11:token=the%20device;id=%01?module-name=softhsm2&pin-source=file:{tmp_path / 'pin'}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tvm_secret.cli", "keygen", "--from", key],
+        cwd=tmp_path,
+        env=os.environ | {"LD_LIBRARY_PATH": os.path.dirname(MODULE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rsa_public_key.pem").exists()
 
 
 # ----------------------------------------------------------------------------------------- which token, key
