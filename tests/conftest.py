@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +87,40 @@ def shared_data() -> Path:
     return folder
 
 
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["tvm_secret.cli.run", "tvm_secret.cli.encrypt", "preload_compiler"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server():
+    """Started here, since it finds `preload_compiler` by PYTHONPATH alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        multiprocessing.forkserver.ensure_running()
+
+
+def _run_tvmc(arguments: list[str], folder: Path, environment: dict[str, str], out: str, err: str) -> None:
+    from tvm_secret.cli import main
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate((os.devnull, out, err)):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    sys.exit(main(arguments))
+
+
 @dataclass(frozen=True)
 class Tvmc:
-    """Runs the real command line in a real process."""
+    """Runs the command line in a process of its own, forked from one that has imported everything already.
+
+    Tests of what a user types start `python -m tvm_secret.cli` themselves; the many refusals start here.
+    """
 
     folder: Path
     keys: KeyPair
 
-    def __call__(self, *arguments, check: bool = True, env: dict | None = None, **options):
+    def __call__(self, *arguments, check: bool = True, env: dict | None = None):
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("TVM_SECRET_")
         }
@@ -102,17 +131,15 @@ class Tvmc:
         }
         environment |= env or {}
         environment = {name: value for name, value in environment.items() if value is not None}
-        command = [sys.executable, "-m", "tvm_secret.cli", *map(str, arguments)]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **options,
-        )
+        words = [str(argument) for argument in arguments]
+        with tempfile.TemporaryDirectory() as scratch:
+            out, err = f"{scratch}/out", f"{scratch}/err"
+            process = _server.Process(target=_run_tvmc, args=(words, self.folder, environment, out, err))
+            process.start()
+            process.join(300)
+            done = subprocess.CompletedProcess(
+                words, process.exitcode, Path(out).read_text(), Path(err).read_text()
+            )
         if check:
             assert done.returncode == 0, done.stderr
         return done
