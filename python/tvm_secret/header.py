@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from . import policy as policies
 from .errors import AuthenticationError, ContentTypeError, NotSealedError, PolicyError, SignatureError
 from .signing import SIGNATURE_SIZE, Signer, Trust
 from .suites import SUITES, Suite
@@ -79,6 +80,10 @@ class Header:
         return self.core.get("signer")
 
     @property
+    def policy(self) -> dict[str, str]:
+        return self.core.get("policy", {})
+
+    @property
     def payload_size(self) -> int:
         return self.suite.payload_size(self.core["size"])
 
@@ -146,9 +151,7 @@ class Header:
             raise ContentTypeError(f"it holds {self.content_type}, where {' or '.join(wanted)} is wanted")
 
     def check_policy(self) -> None:
-        from .policy import check
-
-        check(self.core.get("policy", {}))
+        policies.check(self.policy)
 
 
 def read_header(file: BinaryIO, total: int) -> Header:
@@ -226,10 +229,8 @@ def _parse_core(data: bytes) -> dict[str, Any]:
     if core["suite"] not in SUITES or core["content"] not in CONTENT_TYPES or core["size"] < 0:
         raise _malformed("its core has a value that this version does not know")
     if "policy" in core:
-        from .policy import check_form
-
         try:
-            check_form(core["policy"])
+            policies.check_form(core["policy"])
         except PolicyError:
             raise _malformed("its policy has a field that this version does not know") from None
     return core

@@ -9,12 +9,8 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import PolicyError
-
-if TYPE_CHECKING:
-    from .header import Header
 
 __all__ = ["check", "check_form", "device_id", "make"]
 
@@ -38,9 +34,8 @@ def make(
     return policy
 
 
-def inherited(header: Header | None) -> dict[str, str]:
+def inherited(policy: dict[str, str]) -> dict[str, str]:
     """What of a value's policy holds for what is made from it: its times, not the device it was opened on."""
-    policy = header.core.get("policy", {}) if header else {}
     return {name: value for name, value in policy.items() if name != "device_id"}
 
 

@@ -252,3 +252,23 @@ def test_a_list_of_revoked_signers_that_cannot_be_read_stops_everything(keys, al
         monkeypatch.setenv("TVM_SECRET_REVOKED", str(path))
         with context.use(), pytest.raises(errors.SignatureError, match=message):
             opened(make_signed(alice))
+
+
+def test_what_is_made_from_a_model_inherits_its_times(keys, monkeypatch):
+    import small_model
+    from tvm import relay
+
+    from tvm_secret import artefact
+    from tvm_secret.runtime import GraphModule
+
+    limits = policy.make(not_after=datetime.now(timezone.utc) + timedelta(hours=1))
+    model = secret.seal(small_model.onnx_bytes(), content_type="model/onnx", policy=limits)
+    module, params = relay.frontend.from_onnx(model)
+    later = policy.make(not_before=NOON)
+    parts = relay.build(module, params=params, policy=later)
+    for part in parts:
+        assert secret.inspect(part).policy == limits | later
+    artefact.open_artefact(parts).close()
+    at(monkeypatch, datetime.now(timezone.utc) + timedelta(hours=2))
+    with pytest.raises(errors.PolicyError, match="expired"):
+        GraphModule(parts)

@@ -133,7 +133,7 @@ def _opened(ir_mod: Any, params: Any) -> Iterator[tuple[IRModule, dict[str, np.n
     with secret:
         if header is None or params_header is None or not _same_bundle(header, params_header):
             raise AuthenticationError("the module and the params come from different imports")
-        yield tvm.ir.load_json(text), tensors.load(secret.view), inherited(header)
+        yield tvm.ir.load_json(text), tensors.load(secret.view), inherited(header.policy)
 
 
 def _same_bundle(*headers: envelope.Header) -> bool:

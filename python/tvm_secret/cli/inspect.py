@@ -54,7 +54,7 @@ def _describe(header: Header) -> dict[str, Any]:
         "suite": header.core["suite"],
         "signer": header.signer,
         "bundle": header.core.get("bundle"),
-        "policy": header.core.get("policy", {}),
+        "policy": header.policy,
         "recipients": [
             {name: value for name, value in stanza.items() if name != "wrapped"}
             for stanza in header.recipients

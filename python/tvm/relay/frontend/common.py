@@ -78,7 +78,7 @@ def sealed_import(
     main = imported.module["main"].with_attr("output_names", list(imported.output_names))
     imported.module["main"] = main
     module = str(tvm.ir.save_json(imported.module)).encode()
-    session = envelope.Session.to_self(bundle=True, policy=inherited(header))
+    session = envelope.Session.to_self(bundle=True, policy=inherited(header.policy if header else {}))
     size, pieces = tensors.pieces(imported.params)
     return (
         session.seal(module, content_type="ir-module"),
