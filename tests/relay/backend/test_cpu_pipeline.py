@@ -1,5 +1,7 @@
 """The pipeline as a whole: weights apart from code, symbolic batch, fallbacks."""
 
+import warnings
+
 import numpy as np
 import pytest
 from cpu_support import assert_close, build, run
@@ -127,3 +129,27 @@ def test_a_failing_pass_costs_speed_and_not_the_model(monkeypatch):
         compiled = compile(builder.get(), weights, parse_target("llvm"))
     expected = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(weights["w"])).numpy()
     assert_close(run(compiled, x), expected)
+
+
+def test_elementwise_functions_of_importers_stay_packed():
+    """Importers make a clip of TE functions with scalar bounds, which are themselves computed."""
+    weights = _weights(w=(20, 3, 3, 3), v=(4, 20, 1, 1))
+    x = _weights(x=(1, 3, 9, 9))["x"]
+    builder = relax.BlockBuilder()
+    arrays = {"x": x, **weights}
+    data, w, v = (relax.Var(n, relax.TensorType(a.shape, "float32")) for n, a in arrays.items())
+    with builder.function("main", [data, w, v], attrs={"num_input": 1}):
+        with builder.dataflow():
+            y = builder.emit(relax.op.nn.conv2d(data, w))
+            bound = relax.const(0.5)
+            bound = builder.emit(relax.op.where(builder.emit(relax.op.isnan(bound)), relax.const(9.0), bound))
+            y = builder.emit_te(tvm.topi.minimum, y, bound)
+            out = builder.emit_output(relax.op.nn.conv2d(y, v))
+        builder.emit_func_output(out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled = compile(builder.get(), weights, parse_target("llvm"))
+    assert str(compiled.executable.stats()).count("pack") == 1  # that of the result
+    w, v = (torch.tensor(a) for a in weights.values())
+    y = torch.nn.functional.conv2d(torch.tensor(x), w).clamp(max=0.5)
+    assert_close(run(compiled, x), torch.nn.functional.conv2d(y, v).numpy())

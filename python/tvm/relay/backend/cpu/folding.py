@@ -41,6 +41,7 @@ _UNARY: dict[str, Callable[[relax.Call, np.ndarray], np.ndarray]] = {
     "flatten": _shaped,
     "astype": lambda call, x: x.astype(dtype_of(call)),
     "negative": lambda call, x: -x,
+    "isnan": lambda call, x: np.isnan(x),
     "sqrt": lambda call, x: np.sqrt(x),
     "rsqrt": lambda call, x: (1 / np.sqrt(x)).astype(x.dtype),
 }
@@ -102,6 +103,9 @@ class _Folder(PyExprMutator):
             if x is None or shape is None or not all(isinstance(d, int) for d in shape):
                 return None
             return _UNARY[name](value, x)
+        if name == "where":
+            condition, a, b = (self.value(x) for x in value.args)
+            return None if condition is None or a is None or b is None else np.where(condition, a, b)
         if name in _BINARY and dtype_of(value).startswith("float"):
             a, b = (self.value(x) for x in value.args)
             return None if a is None or b is None else _BINARY[name](a, b).astype(dtype_of(value))

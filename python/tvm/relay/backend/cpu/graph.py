@@ -25,7 +25,8 @@ def value_of(expression: relax.Expr) -> np.ndarray | None:
 
 def constant(array: np.ndarray) -> ir.GenericConst:
     """A constant tensor."""
-    return relax.const(np.ascontiguousarray(array), str(array.dtype))
+    array = np.asarray(array, order="C")
+    return relax.const(array, str(array.dtype))
 
 
 def dimensions(expression: relax.Expr) -> list[int | ir.Expr] | None:

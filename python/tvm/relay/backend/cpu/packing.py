@@ -33,7 +33,7 @@ class Packer(PyExprMutator):
 
     def __init__(self, module: IRModule, machine: Machine, exact: bool):
         super().__init__(module)
-        self.machine, self.exact = machine, exact
+        self.module, self.machine, self.exact = module, machine, exact
         self.packed: dict[relax.Var, Packed] = {}
         self._unpacked: dict[relax.Var, relax.Var] = {}
         self._repacked: dict[tuple[relax.Var, str], Packed] = {}

@@ -57,7 +57,9 @@ def compile(
     machine = machine_of(target)
     report("optimising")
     with target:
-        module = _bind(module, params)
+        # Importers group bindings as they please, or not at all; fusion works within dataflow blocks.
+        regroup = [relax.transform.ToNonDataflow(), relax.transform.ConvertToDataflow(1)]
+        module = tvm.transform.Sequential(regroup)(_bind(module, params))
         module = _prepared(module, target, machine, exact)
         module, weights = lift_constants(module)
     report("generating code")

@@ -17,6 +17,7 @@ from tvm import relax
 from . import convolution, matmul, pooling, rows, winograd
 from .graph import constant, dimensions, dtype_of, value_of
 from .layout import Packed, pack_array
+from .pointwise import pointwise
 from .window import Window
 
 if TYPE_CHECKING:
@@ -260,6 +261,27 @@ def elementwise(packer: Packer, call: relax.Call) -> Packed | None:
     return Packed(packer.emit(relax.Call(call.op, operands, call.attrs)), order, shape[channel])
 
 
+def call_tir(packer: Packer, call: relax.Call) -> Packed | None:
+    """An element-wise TIR function of packed tensors of one shape, and of scalars."""
+    shape = dimensions(call)
+    if len(call.args) != 2 or not isinstance(call.args[1], relax.Tuple) or not _four(shape):
+        return None
+    arguments = list(call.args[1].fields)
+    first = next((a for a in arguments if isinstance(a, relax.Var) and a in packer.packed), None)
+    if (
+        first is None
+        or dtype_of(call) != "float32"
+        or any(dimensions(a) not in ([], shape) for a in arguments)
+    ):
+        return None
+    compute = pointwise(packer.module[call.args[0]])
+    if compute is None:
+        return None
+    order = packer.packed[first].layout
+    operands = [packer.pack(a, order).value if dimensions(a) else packer.plain(a) for a in arguments]
+    return Packed(packer.emit_te(compute, *operands, pattern=0), order, shape[order.index("C")])
+
+
 def concat(packer: Packer, call: relax.Call) -> Packed | None:
     """Concatenation of packed tensors: of whole chunks of channels, or along the plane."""
     fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else None
@@ -414,6 +436,7 @@ RULES: dict[str, Rule] = {
     "flatten": reshape,
     "squeeze": reshape,
     "permute_dims": permute_dims,
+    "call_tir": call_tir,
     "concat": concat,
     "matmul": matmul_,
     "nn.softmax": softmax,
