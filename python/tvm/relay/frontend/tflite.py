@@ -12,9 +12,10 @@ from typing import Any
 from tvm import relax, tirx
 from tvm_secret.errors import SecretError
 
+from ._shared import bound_indices, identifier, quoted
 from ._tflite.elementwise import ELEMENTWISE
 from ._tflite.linear import LINEAR
-from ._tflite.model import Model, Operator, Tensor, read_model
+from ._tflite.model import DTYPES, Model, Operator, Tensor, read_model
 from ._tflite.movement import MOVEMENT
 from ._tflite.node import Graph, Node, Rule, Value
 from ._tflite.shapes import SHAPES, fold
@@ -105,7 +106,7 @@ def import_tflite(
     if failure is not None:
         # Raised outside of the builder, which complains on stderr when it is left half done.
         raise failure
-    module = builder.finalize()
+    module = bound_indices(builder.finalize())
     module["main"] = module["main"].with_attr("num_input", len(inputs))
     return Imported(module, graph.params, [parsed.tensors[index].name for index in parsed.outputs])
 
@@ -117,7 +118,7 @@ def _inputs(model: Model, shape: Shapes, dtype: Mapping[str, str]) -> list[relax
         raise ModelError("two inputs of the TFLite model have the same name")
     for name in [*shape, *dtype]:
         if name not in tensors:
-            raise ModelError(f"the TFLite model has no input '{name}'; its inputs are {', '.join(tensors)}")
+            raise ModelError(f"the TFLite model has no input '{name}'; its inputs are {quoted(tensors)}")
     symbols: dict[str, tirx.Var] = {}
     return [_input(tensor, shape.get(name), dtype.get(name), symbols) for name, tensor in tensors.items()]
 
@@ -125,16 +126,19 @@ def _inputs(model: Model, shape: Shapes, dtype: Mapping[str, str]) -> list[relax
 def _input(
     tensor: Tensor, shape: tuple[int | str, ...] | None, dtype: str | None, symbols: dict[str, tirx.Var]
 ) -> relax.Var:
+    if tensor.dtype not in DTYPES:
+        raise ModelError(f"input '{tensor.name}' is of TFLite's type {tensor.dtype}, which is not supported")
     if dtype is not None and dtype != tensor.dtype:
         raise ModelError(f"input '{tensor.name}' is {tensor.dtype} in the TFLite model, not {dtype}")
     if shape is None:
         shape = tensor.shape
     elif len(shape) != len(tensor.shape):
         raise ModelError(f"input '{tensor.name}' has {len(tensor.shape)} dimensions, not {len(shape)}")
-    extents = [
-        symbols.setdefault(extent, tirx.Var(extent, "int64")) if isinstance(extent, str) else extent
-        for extent in shape
-    ]
+    extents = []
+    for extent in shape:
+        if isinstance(extent, str):
+            extent = symbols.setdefault(extent, tirx.Var(identifier(extent), "int64"))
+        extents.append(extent)
     return relax.Var(tensor.name, relax.TensorType(extents, tensor.dtype))
 
 
@@ -147,7 +151,7 @@ def _convert(graph: Graph, inputs: list[relax.Var]) -> list[relax.Expr]:
     for operator in graph.model.operators:
         for index, value in zip(operator.outputs, _convert_operator(graph, operator, upstream), strict=True):
             graph.set_value(index, value)
-    return [graph.stored(graph.value(index), tensors[index].dtype) for index in graph.model.outputs]
+    return [graph.stored(graph.value(index), tensors[index]) for index in graph.model.outputs]
 
 
 def _convert_operator(graph: Graph, operator: Operator, upstream: Upstream) -> list[Value]:

@@ -9,7 +9,7 @@ from tvm.relax import op
 
 from tvm import relax
 
-from .node import Node, Rule, Value, scalar, ties_away
+from .node import Node, Rule, Value, fixed_point_product, scalar
 
 
 def _unary(function: Callable[[relax.Expr], relax.Expr]) -> Rule:
@@ -69,9 +69,24 @@ def multiply(node: Node) -> Value:
 
 
 def divide(node: Node) -> Value:
-    x, y = (node.real(value) for value in node.inputs())
     activation = node.activation(node.options("DivOptions"))
-    return node.real_result(op.divide(x, y), activation=activation)
+    return node.real_result(op.divide(*_dividend_and_divisor(node)), activation=activation)
+
+
+def _whole_quotient(function: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Rule:
+    def rule(node: Node) -> Value:
+        return node.real_result(function(*_dividend_and_divisor(node)))
+
+    return rule
+
+
+def _dividend_and_divisor(node: Node) -> tuple[relax.Expr, relax.Expr]:
+    """The operands of a division; an integer divisor of 0, which would end the process, becomes 1."""
+    x, y = (node.real(value) for value in node.inputs())
+    if "int" in str(y.ty.dtype):
+        zero, one = (relax.const(number, str(y.ty.dtype)) for number in (0, 1))
+        y = node.emit(op.where(op.equal(y, zero), one, y))
+    return x, y
 
 
 def _binary(function: Callable[[relax.Expr, relax.Expr], relax.Expr]) -> Rule:
@@ -142,13 +157,14 @@ def leaky_relu(node: Node) -> Value:
 
 
 def prelu(node: Node) -> Value:
-    """Quantised, TFLite rounds ties away from zero."""
-    x, slope = (node.real(value) for value in node.inputs())
-    real = op.where(op.less(x, scalar(0.0)), op.multiply(x, slope), x)
+    (x, x_scale), (slope, slope_scale) = (node.scaled(value) for value in node.inputs())
+    negative, product = op.less(x, scalar(0.0)), op.multiply(x, slope)
     quantisation = node.output_tensor().quantisation
     if quantisation is None:
-        return node.real_result(real)
-    return node.steps_result(ties_away(op.multiply(real, scalar(1 / quantisation.scale.item()))))
+        return node.real_result(op.where(negative, product, x))
+    below = fixed_point_product(product, (x_scale * slope_scale / quantisation.scale).item())
+    above = fixed_point_product(x, (x_scale / quantisation.scale).item())
+    return node.steps_result(op.where(negative, below, above))
 
 
 def select(node: Node) -> Value:
@@ -163,7 +179,7 @@ def select(node: Node) -> Value:
 
 def cast(node: Node) -> Value:
     tensor = node.output_tensor()
-    return node.graph.from_stored(op.astype(node.stored(0), tensor.dtype), tensor)
+    return node.graph.from_stored(node.emit(op.astype(node.stored(0), tensor.dtype)), tensor)
 
 
 def quantize(node: Node) -> Value:
@@ -192,8 +208,8 @@ ELEMENTWISE: dict[str, Rule] = {
     "EQUAL": _comparison(op.equal),
     "EXP": _unary(op.exp),
     "FLOOR": _unary(op.floor),
-    "FLOOR_DIV": _binary(op.floor_divide),
-    "FLOOR_MOD": _binary(op.floor_mod),
+    "FLOOR_DIV": _whole_quotient(op.floor_divide),
+    "FLOOR_MOD": _whole_quotient(op.floor_mod),
     "GELU": gelu,
     "GREATER": _comparison(op.greater),
     "GREATER_EQUAL": _comparison(op.greater_equal),

@@ -9,7 +9,7 @@ from tvm.relax import op
 
 from tvm import relax
 
-from .node import Node, Rule, Value, scalar
+from .node import Node, Rule, Value, scalar, ties_away
 from .spatial import accumulate, optional_input
 
 
@@ -73,6 +73,16 @@ def mean(node: Node) -> Value:
     count = math.prod(node.static_extent(node.shape(value)[axis], "its input's shape") for axis in axes)
     total = op.sum(node.carried(value), axes, node.options("ReducerOptions").KeepDims())
     return node.result(op.divide(total, relax.const(count, tensor.dtype)))
+
+
+def sum_(node: Node) -> Value:
+    """Quantised, TFLite rounds ties away from zero."""
+    expr, scale = node.scaled(node.input(0))
+    total = op.sum(expr, reduction_axes(node), node.options("ReducerOptions").KeepDims())
+    quantisation = node.output_tensor().quantisation
+    if quantisation is None:
+        return node.real_result(total, scale)
+    return node.steps_result(ties_away(op.multiply(total, scalar((scale / quantisation.scale).item()))))
 
 
 def reduce_prod(node: Node) -> Value:
@@ -144,6 +154,6 @@ LINEAR: dict[str, Rule] = {
     "REDUCE_MIN": _reduction(op.min),
     "REDUCE_PROD": reduce_prod,
     "SOFTMAX": softmax,
-    "SUM": _reduction(op.sum),
+    "SUM": sum_,
     "TOPK_V2": top_k,
 }

@@ -23,21 +23,8 @@ FILE_IDENTIFIER = b"TFL3"
 _EMPTY_TABLE, _EMPTY_TABLE_POSITION = b"\4\0\4\0\4\0\0\0", 4
 # What the flatbuffers runtime raises when an offset or a length leads out of the file.
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError, AttributeError)
-_DTYPES = {
-    "FLOAT32": "float32",
-    "FLOAT16": "float16",
-    "FLOAT64": "float64",
-    "INT4": "int4",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "BOOL": "bool",
-}
+# The schema's types that NumPy and TVM have too, by the schema's names: all are these in lower case.
+DTYPES = frozenset("float16 float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split())
 _QUANTISED_DTYPES = ("int4", "int8", "uint8", "int16", "int32", "int64")
 
 
@@ -194,17 +181,16 @@ def _read_tensor(
     schema: Any, data: bytes, root: Any, table: Any, index: int, dtypes: dict[int, str]
 ) -> Tensor:
     name = (table.Name() or b"").decode() or f"tensor_{index}"
-    type_name = dtypes.get(table.Type(), str(table.Type()))
-    # A type without a counterpart in NumPy or TVM is an error only where an operator has a use for it.
-    dtype = _DTYPES.get(type_name, type_name)
+    dtype = dtypes.get(table.Type(), f"number {table.Type()}").lower()
     shape = tuple(table.Shape(i) for i in range(table.ShapeLength()))
     if any(extent < 0 for extent in shape):
         raise ModelError(f"the TFLite model is damaged: tensor '{name}' has the shape {shape}")
     if not 0 <= table.Buffer() < max(root.BuffersLength(), 1):
         raise ModelError(f"the TFLite model is damaged: tensor '{name}' names buffer {table.Buffer()}")
     contents = _read_buffer(data, root.Buffers(table.Buffer())) if root.BuffersLength() else None
-    array = np.zeros(shape, dtype) if 0 in shape and type_name in _DTYPES else None
-    if contents is not None and type_name in _DTYPES:
+    # Another type is an error only where an operator has a use for the tensor.
+    array = np.zeros(shape, dtype) if 0 in shape and dtype in DTYPES else None
+    if contents is not None and dtype in (*DTYPES, "int4"):
         if table.Sparsity() is not None:
             array = _densify(schema, name, contents, dtype, shape, table.Sparsity())
         else:

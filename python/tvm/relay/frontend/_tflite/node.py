@@ -25,6 +25,7 @@ from tvm.relax import op
 
 from tvm import relax
 
+from .._shared import is_constant
 from ..common import ModelError, require
 from .model import Model, Operator, Quantisation, Tensor, enum_names
 
@@ -79,8 +80,8 @@ class Graph:
         return self.builder.emit(expr)
 
     def constant(self, array: np.ndarray, name: str) -> relax.Expr:
-        """A constant as an expression: in the graph if it is a single number, else an argument."""
-        if array.size == 1:
+        """A constant as an expression: in the module if it is small, else an argument of the function."""
+        if is_constant(array.size, wide_integer=str(array.dtype) in ("int32", "int64", "bool")):
             return relax.const(array, str(array.dtype))
         while name in self.params:
             name += "_"
@@ -118,16 +119,18 @@ class Graph:
             value.derived["real"] = expr
         return value.derived["real"]
 
-    def stored(self, value: Value, dtype: str) -> relax.Expr:
-        """The value in its stored type `dtype`."""
-        if value.quantisation is None:
-            return self.carried(value)
-        if value.array is not None:
+    def stored(self, value: Value, tensor: Tensor) -> relax.Expr:
+        """The value of `tensor` in the type that the file gives it."""
+        if tensor.quantisation is None:
+            expr = self.real(value)
+        elif value.array is not None:
             return self.constant(value.array, value.name)
-        expr = self.carried(value)
-        if value.quantisation.zero_point:
-            expr = op.add(expr, scalar(value.quantisation.zero_point))
-        return self.emit(op.astype(expr, dtype))
+        else:
+            expr = self.carried(value)
+            if tensor.quantisation.zero_point:
+                expr = op.add(expr, scalar(tensor.quantisation.zero_point))
+            expr = self.emit(expr)
+        return expr if str(expr.ty.dtype) == tensor.dtype else self.emit(op.astype(expr, tensor.dtype))
 
     def from_stored(self, expr: relax.Expr, tensor: Tensor) -> Value:
         """The value of `tensor` from an expression in its stored type."""
@@ -186,7 +189,7 @@ class Node:
         return self.graph.model.tensors[self.operator.outputs[position]]
 
     def stored(self, position: int) -> relax.Expr:
-        return self.graph.stored(self.input(position), self.input_tensor(position).dtype)
+        return self.graph.stored(self.input(position), self.input_tensor(position))
 
     def host(self, position: int) -> np.ndarray:
         """An input that has to be known when the model is compiled, in its stored type."""
@@ -357,3 +360,14 @@ def static(extent: Any) -> Any:
 def ties_away(expr: relax.Expr) -> relax.Expr:
     """The nearest whole numbers, ties away from zero (`relax.op.round` takes the even one)."""
     return op.multiply(op.sign(expr), op.floor(op.add(op.abs(expr), scalar(0.5))))
+
+
+def fixed_point_product(expr: relax.Expr, factor: float) -> relax.Expr:
+    """Whole numbers times `factor`, rounded as TFLite's own kernels do where XNNPACK has none.
+
+    They multiply by the factor's mantissa, in [0.5, 1), round, shift right by its exponent and round again
+    (`MultiplyByQuantizedMultiplier`), ties away from zero both times.
+    """
+    mantissa, exponent = math.frexp(factor)
+    product = ties_away(op.multiply(expr, scalar(math.ldexp(mantissa, max(exponent, 0)))))
+    return product if exponent >= 0 else ties_away(op.multiply(product, scalar(2.0**exponent)))

@@ -61,5 +61,5 @@ class Upstream:
             return
         if list(tensor.shape) != node.shape(value):
             raise node.refuse("this operator supports the shapes that the model was made for only")
-        expr = self._graph.stored(value, tensor.dtype)
+        expr = self._graph.stored(value, tensor)
         self._table.set_expr(self._name(self._subgraph, tensor.index), expr, force_override=True)
