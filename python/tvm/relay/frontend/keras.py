@@ -186,7 +186,9 @@ def _check_objects(keras: Any, config: Any) -> None:
         inside = isinstance(module, str) and (module in ("builtins", "keras") or module.startswith("keras."))
         custom = ">" in str(entry.get("registered_name") or "")
         if custom or not (inside or (known and module is None)):
-            raise ModelError(f"{layer} uses the custom object '{name}', which is refused: it would run code")
+            raise ModelError(
+                f"{layer} uses '{name}', which is not Keras's own: a custom object would run code"
+            )
 
 
 def _objects(config: Any, layer: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -243,7 +245,9 @@ def _trace(keras: Any, model: Any, given: Shapes) -> Imported:
     for outside, inside in traced.graph.captures:
         variable = variables.get(id(outside))
         values[inside.op.name] = (
-            outside.numpy() if variable is None else Variable(variable.name, variable.numpy)
+            outside.numpy()
+            if variable is None
+            else Variable(variable.name.removesuffix(":0"), variable.numpy)
         )
     inputs = [
         Input(name, argument.name, spec.dtype.name, tensor.shape)

@@ -116,9 +116,7 @@ def _loose_ends(graph: Any) -> list[str]:
     """The tensors of nodes that nothing consumes."""
     from ._tensorflow import Node
 
-    consumed = {
-        name.partition(":")[0] for node in graph.node for name in node.input if not name.startswith("^")
-    }
+    consumed = {name.lstrip("^").partition(":")[0] for node in graph.node for name in node.input}
     tensors = []
     for proto in graph.node:
         if proto.name in consumed or proto.op in ("Const", "Placeholder", "PlaceholderWithDefault"):

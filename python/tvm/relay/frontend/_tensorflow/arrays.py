@@ -316,10 +316,8 @@ def _gather(
         return take(converter, tensor, indices, position)
     # Batch by batch: gather_nd wants the gathered axis right after the batch axes.
     order = [*range(batch), position, *(axis for axis in range(batch, len(shape)) if axis != position)]
-    moved = converter.tensor(converter.transpose(tensor, order))
-    picked = converter.emit(
-        op.gather_nd(moved, op.expand_dims(converter.tensor(indices), len(chosen)), batch)
-    )
+    moved = converter.transpose(tensor, order)
+    picked = _gather_positions(converter, moved, converter.reshape(indices, [*chosen, 1]), batch)
     within, outer = len(chosen) - batch, position - batch
     order = [
         *range(batch),
@@ -349,7 +347,13 @@ def _resource_gather(converter: Converter, node: Node, variable: Value, indices:
 
 @rule("GatherNd")
 def _gather_nd(converter: Converter, node: Node, tensor: Value, indices: Value) -> Value:
-    return converter.emit(op.gather_nd(converter.tensor(tensor), converter.tensor(indices)))
+    return _gather_positions(converter, tensor, indices, 0)
+
+
+def _gather_positions(converter: Converter, tensor: Value, positions: Value, batch: int) -> Value:
+    # Relax takes positions as int64 only.
+    wide = op.astype(converter.tensor(positions), "int64")
+    return converter.emit(op.gather_nd(converter.tensor(tensor), wide, batch))
 
 
 @rule("TopKV2")

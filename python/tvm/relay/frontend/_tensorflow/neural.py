@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from tvm.relax import op
 
 from tvm import relax
@@ -139,13 +140,38 @@ def _pool(converter: Converter, node: Node, x: Value) -> Value:
     layout, axes, _ = _spatial(node)
     window = [node["ksize"][axis] for axis in axes]
     strides = [node["strides"][axis] for axis in axes]
-    shape = converter.shape(x)
-    padding = _padding(converter, node, [shape[axis] for axis in axes], window, strides, axes)
-    return converter.emit(
-        _POOLS[node.op](
-            converter.tensor(x), pool_size=window, strides=strides, padding=padding, layout=layout
-        )
-    )
+    sizes = [converter.shape(x)[axis] for axis in axes]
+    padding = _padding(converter, node, sizes, window, strides, axes)
+    tensor, inside = converter.tensor(x), None
+    if node.op == "AvgPool3D" and any(padding):
+        # Upstream counts the padding in, whatever it is told: it is made here, and counted out again.
+        widths = np.zeros((len(layout), 2), int)
+        widths[axes] = np.reshape(padding, (2, -1)).T
+        tensor = op.nn.pad(tensor, widths.reshape(-1).tolist())
+        inside = _inside(layout, axes, converter.fixed(node, sizes), window, strides, padding)
+        padding = [0] * len(padding)
+    pooled = _POOLS[node.op](tensor, pool_size=window, strides=strides, padding=padding, layout=layout)
+    return converter.emit(pooled if inside is None else op.divide(pooled, converter.tensor(inside)))
+
+
+def _inside(
+    layout: str,
+    axes: Sequence[int],
+    sizes: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+) -> np.ndarray:
+    """The share of each window that lies inside of the tensor, in a shape that broadcasts."""
+    shares = np.ones([1] * len(layout), "float32")
+    for position, axis in enumerate(axes):
+        before, after = padding[position], padding[position + len(axes)]
+        last = sizes[position] + before + after - window[position]
+        starts = np.arange(0, last + 1, strides[position]) - before
+        stops = np.minimum(starts + window[position], sizes[position])
+        share = (stops - np.maximum(starts, 0)) / window[position]
+        shares = shares * share.reshape([-1 if other == axis else 1 for other in range(len(layout))])
+    return shares.astype("float32")
 
 
 @rule("BiasAdd")
@@ -294,33 +320,66 @@ def _sum_out(
 # Images
 
 
-_RESIZES = {"ResizeBilinear": "linear", "ResizeNearestNeighbor": "nearest_neighbor", "ResizeBicubic": "cubic"}
-
-
-@rule(*_RESIZES)
+@rule("ResizeBilinear", "ResizeNearestNeighbor")
 def _resize(converter: Converter, node: Node, images: Value, size: Value) -> Value:
-    method = _RESIZES[node.op]
+    linear = node.op == "ResizeBilinear"
     if node["align_corners"]:
         mode, rounding = "align_corners", "round"
     elif node["half_pixel_centers"]:
-        mode, rounding = "half_pixel", "round"
+        mode, rounding = "half_pixel" if linear else "tf_half_pixel_for_nn", "floor"
     else:
         mode, rounding = "asymmetric", "floor"
-    if method == "nearest_neighbor" and mode == "half_pixel":
-        mode, rounding = "tf_half_pixel_for_nn", "floor"
     tensor = converter.tensor(images)
-    if method != "nearest_neighbor" and str(tensor.ty.dtype) != "float32":
+    if linear:
         tensor = op.astype(tensor, "float32")
     return converter.emit(
         op.image.resize2d(
             tensor,
             converter.fixed(node, converter.dimensions(node, size)),
             layout="NHWC",
-            method=method,
+            method="linear" if linear else "nearest_neighbor",
             coordinate_transformation_mode=mode,
             rounding_method=rounding,
-            # Keys' kernel where pixels have centres, and the legacy one where they do not.
-            cubic_alpha=-0.5 if mode == "half_pixel" else -0.75,
-            cubic_exclude=int(mode == "half_pixel"),
         )
     )
+
+
+@rule("ResizeBicubic")
+def _resize_bicubic(converter: Converter, node: Node, images: Value, size: Value) -> Value:
+    """As two products with matrices of weights: TensorFlow rounds its weights, so no formula gives them."""
+    n, *source, c = converter.shape(images)
+    height, width = converter.fixed(node, source)
+    rows, columns = converter.fixed(node, converter.dimensions(node, size))
+    pixels = converter.emit(op.astype(converter.tensor(images), "float32"))
+    vertical = _bicubic_weights(height, rows, node["align_corners"], node["half_pixel_centers"])
+    horizontal = _bicubic_weights(width, columns, node["align_corners"], node["half_pixel_centers"])
+    tall = op.matmul(
+        converter.tensor(vertical), converter.tensor(converter.reshape(pixels, [n, height, width * c]))
+    )
+    tall = converter.reshape(converter.emit(tall), [n, rows, width, c])
+    return converter.emit(op.matmul(converter.tensor(horizontal), tall))
+
+
+def _bicubic_weights(source: int, target: int, corners: bool, centres: bool) -> np.ndarray:
+    """What each of `target` pixels takes of each of `source` pixels, with TensorFlow's rounded weights
+    (its kernel `resize_bicubic_op`; Keys, "Cubic Convolution Interpolation", 1981)."""
+    steps = 1024
+    sharpness = -0.5 if centres else -0.75
+    scale = (source - 1) / (target - 1) if corners and target > 1 else source / target
+    weights = np.zeros((target, source), "float32")
+    for pixel in range(target):
+        position = np.float32((pixel + 0.5) * scale - 0.5) if centres else np.float32(pixel * scale)
+        first = math.floor(position)
+        delta = np.rint((position - first) * steps) / steps
+        taps = []
+        for offset in range(-1, 3):
+            x = abs(offset - delta)
+            near = ((sharpness + 2) * x - (sharpness + 3)) * x * x + 1
+            far = ((sharpness * x - 5 * sharpness) * x + 8 * sharpness) * x - 4 * sharpness
+            taps.append((min(max(first + offset, 0), source - 1), near if x <= 1 else far))
+            if centres and not 0 <= first + offset < source:
+                taps.pop()
+        total = sum(weight for _, weight in taps) if centres else 1
+        for index, weight in taps:
+            weights[pixel, index] += weight / total
+    return weights
