@@ -88,8 +88,11 @@ def import_onnx(
     except (ValueError, DecodeError):
         raise ModelError("this is not an ONNX model: its bytes do not decode") from None
     graph = proto.graph
-    if not graph.output:
-        raise ModelError("this is not an ONNX model: it holds no graph with outputs")
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    if not graph.output or not opsets:
+        raise ModelError("this is not an ONNX model: it lacks a graph with outputs or an operator set")
+    if opset is not None:
+        opsets[""] = opset
 
     weights = _lift_weights(graph, raw)
     inputs = _inputs(graph, weights, shape or {}, dtype if isinstance(dtype, Mapping) else {})
@@ -97,9 +100,6 @@ def import_onnx(
         name: relax.Var(name, relax.TensorType(array.shape, str(array.dtype)))
         for name, array in weights.items()
     }
-    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
-    if opset is not None:
-        opsets[""] = opset
 
     builder = relax.BlockBuilder()
     converter = GraphConverter(builder, proto.functions)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._pt2 import read_pt2
-from ._shared import bound_indices, identifier, is_constant, quoted
+from ._shared import bound_indices, identifier, is_constant, one_line, quoted
 from .common import Imported, ModelError, Shapes, require, sealed_import
 
 __all__ = ["from_pytorch", "import_pytorch"]
@@ -98,12 +98,15 @@ def import_pytorch(
     require("torch", "pytorch")
     try:
         archive = zipfile.ZipFile(io.BytesIO(model))
-        names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OverflowError):
+        archive = None
+    # Python reads a zip file behind other bytes too, such as one inside a truncated one.
+    if archive is None or min((info.header_offset for info in archive.infolist()), default=1) > 0:
         if model[:1] == b"\x80":
-            raise ModelError(f"this is a pickle, which could run code when opened: {_SAVE_INSTEAD}") from None
-        raise ModelError(f"this is not a PyTorch archive: {_SAVE_INSTEAD}") from None
-    root = names[0].partition("/")[0] if names else ""
+            raise ModelError(f"this is a pickle, which could run code when opened: {_SAVE_INSTEAD}")
+        raise ModelError(f"this is not a PyTorch archive: {_SAVE_INSTEAD}")
+    names = archive.namelist()
+    root = names[0].partition("/")[0]
     if f"{root}/archive_format" in names:
         program = read_pt2(model, archive, root)
     elif f"{root}/constants.pkl" in names:
@@ -160,7 +163,12 @@ def _read_torchscript(
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Converter(module, tuple(examples)).convert(), shapes
+        try:
+            return Converter(module, tuple(examples)).convert(), shapes
+        except Exception as error:
+            raise ModelError(
+                f"PyTorch: the model cannot be traced for {_shown(shapes)}: {one_line(error)}"
+            ) from None
 
 
 def _in_order(shapes: Shapes, own_names: list[str]) -> dict[str, Any]:
@@ -306,12 +314,13 @@ def _with_shapes(module: Any, shapes: Mapping[str, Any]) -> Any:
         module["main"] = main
     for param, (name, dims) in zip(module["main"].params, shapes.items(), strict=False):
         for axis, (have, want) in enumerate(zip(param.ty.shape.values, dims, strict=True)):
-            if isinstance(want, int) and not (isinstance(have, tirx.IntImm) and have.value == want):
+            fixed = have.value if isinstance(have, tirx.IntImm) else None
+            if fixed != (None if isinstance(want, str) else want):
                 raise ModelError(
-                    f"PyTorch: dimension {axis} of input '{name}' is {have} in the model, not {want}"
-                )
-            if isinstance(want, str) and isinstance(have, tirx.IntImm):
-                raise ModelError(
-                    f"PyTorch: dimension {axis} of input '{name}' is fixed to {have} in the model"
+                    f"PyTorch: dimension {axis} of input '{name}' is {fixed or have} in the model, not {want}"
                 )
     return module
+
+
+def _shown(shapes: Shapes) -> str:
+    return ", ".join(f"'{name}' of shape [{', '.join(map(str, dims))}]" for name, dims in shapes.items())

@@ -92,9 +92,7 @@ class GraphConverter:
 
         known = domain in _DOMAINS_OF_UPSTREAM and node.op_type in self._upstream
         failure = None
-        # Upstream has Microsoft's operator in mind, and no statistics beside the normalised tensor.
-        partial = key == ("", "Attention") or (node.op_type == "LayerNormalization" and len(node.output) > 1)
-        if known and not partial:
+        if known and not _beyond_upstream(node, inputs, domain):
             try:
                 return self._convert_upstream(node, inputs, values, version)
             except Exception as error:
@@ -288,6 +286,17 @@ def _type_of(value: relax.Expr) -> bytes:
         dims = [None] * value.ty.ndim if value.ty.ndim >= 0 else None
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(str(value.ty.dtype)))
     return helper.make_tensor_type_proto(dtype, dims).SerializeToString()
+
+
+def _beyond_upstream(node: onnx.NodeProto, inputs: list[Any], domain: str) -> bool:
+    """Whether upstream's converter would convert `node`, but to something else than ONNX means."""
+    if domain:
+        return False
+    if node.op_type == "RMSNormalization":
+        # It is right along the last axis only, whose scale has one.
+        return inputs[1].ty.ndim != 1
+    # It knows Microsoft's Attention, and gives no statistics beside the normalised tensor.
+    return node.op_type == "Attention" or (node.op_type == "LayerNormalization" and len(node.output) > 1)
 
 
 def _domain(domain: str) -> str:

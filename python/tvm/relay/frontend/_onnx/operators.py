@@ -1,4 +1,4 @@
-"""Operators of ONNX that upstream's importer lacks: recurrent layers, arithmetic on quantised integers."""
+"""Operators of ONNX that upstream's importer lacks or gets wrong."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tvm.ir import GenericConst
 from tvm.relax.frontend.onnx import onnx_frontend as upstream
 
 from tvm import relax, tirx
@@ -208,6 +209,46 @@ def _activations(
 
     functions = [function(name) for name in names]
     return [functions[i * len(defaults) : (i + 1) * len(defaults)] for i in range(directions)]
+
+
+@_converts("Dropout")
+def _dropout(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    data, _, training = operands + [None] * (3 - len(operands))
+    if training is not None and not (isinstance(training, GenericConst) and not training.value.numpy()):
+        raise ModelError("ONNX: Dropout in training mode is not supported")
+    return [data, builder.emit(relax.op.full_like(data, relax.const(True, "bool"), "bool"))][:outputs]
+
+
+@_converts("IsInf")
+def _is_infinite(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    (data,) = operands
+    zero = relax.const(0, str(data.ty.dtype))
+    found = builder.emit(relax.op.isinf(data))
+    if not attributes["detect_negative"]:
+        found = builder.emit(relax.op.logical_and(found, relax.op.greater(data, zero)))
+    if not attributes["detect_positive"]:
+        found = builder.emit(relax.op.logical_and(found, relax.op.less(data, zero)))
+    return [found]
+
+
+@_converts("LpNormalization")
+def _lp_normalization(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    (data,) = operands
+    axis = attributes["axis"]
+    if attributes["p"] == 1:
+        norm = relax.op.sum(relax.op.abs(data), axis, keepdims=True)
+    else:
+        norm = relax.op.sqrt(relax.op.sum(data * data, axis, keepdims=True))
+    norm = builder.emit(norm)
+    zero, one = (relax.const(value, str(data.ty.dtype)) for value in (0, 1))
+    # A vector of zeros stays one.
+    return [builder.emit(data / relax.op.where(relax.op.equal(norm, zero), one, norm))]
 
 
 @_converts("ConvInteger")
