@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zoo import mxnet_efficientnet_lite0
 
 ZOO = {
     # Architecture of mxnet.gluon.model_zoo.vision -> height and width of the images.
     "alexnet": 96,
-    "densenet121": 200,
-    "densenet161": 200,
-    "densenet169": 200,
-    "densenet201": 200,
+    "densenet121": 224,
+    "densenet161": 224,
+    "densenet169": 224,
+    "densenet201": 224,
     "inceptionv3": 299,
     "mobilenet0.25": 64,
     "mobilenet0.5": 64,
@@ -42,8 +43,8 @@ ZOO = {
     "resnet101_v2": 64,
     "resnet152_v1": 64,
     "resnet152_v2": 64,
-    "squeezenet1.0": 64,
-    "squeezenet1.1": 64,
+    "squeezenet1.0": 224,
+    "squeezenet1.1": 224,
     "vgg11": 32,
     "vgg11_bn": 32,
     "vgg13": 32,
@@ -52,6 +53,39 @@ ZOO = {
     "vgg16_bn": 32,
     "vgg19": 32,
     "vgg19_bn": 32,
+}
+
+
+def _classifier_of_sentences(gluon: Any) -> Any:
+    network = gluon.nn.HybridSequential()
+    network.add(
+        gluon.nn.Embedding(20, 6),
+        gluon.rnn.LSTM(5, num_layers=2, bidirectional=True),
+        gluon.nn.HybridLambda(lambda F, x: F.SequenceLast(x)),
+        gluon.nn.Dense(4),
+    )
+    return network
+
+
+def _mixer(gluon: Any) -> Any:
+    network = gluon.nn.HybridSequential()
+    network.add(
+        gluon.nn.Conv2D(8, 3, strides=2, activation="relu"),
+        gluon.nn.GroupNorm(2),
+        gluon.nn.HybridLambda(lambda F, x: F.transpose(F.reshape(x, (0, 0, -1)), (0, 2, 1))),
+        gluon.nn.LayerNorm(),
+        gluon.nn.Dense(6, flatten=False),
+        gluon.nn.GELU(),
+        gluon.nn.HybridLambda(lambda F, x: F.mean(x, axis=1)),
+        gluon.nn.Dense(5),
+    )
+    return network
+
+
+GLUON: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
+    # Name -> the network, as a function of mx.gluon, and its input.
+    "sentences": (_classifier_of_sentences, np.arange(21, dtype="float32").reshape(7, 3) % 20),
+    "mixer": (_mixer, np.random.RandomState(2).normal(0, 1, (2, 3, 11, 11)).astype("float32")),
 }
 
 
@@ -523,7 +557,7 @@ def _sequence_cases() -> None:
                     _recurrent(mode, layers, bidirectional, states),
                     data=(4, 3, 5),
                 )
-    case("RNN lstm long", _recurrent("lstm", 1, False, True), data=(40, 3, 3))
+    case("RNN lstm long", _recurrent("lstm", 1, False, True), data=(20, 3, 3))
     case("RNN lstm projection", _recurrent("lstm", 2, False, True, projection_size=3), data=(4, 3, 5))
 
 
@@ -578,27 +612,47 @@ _graph_cases()
 
 
 def main() -> None:
-    """Answer `{"case": name, "folder": path}` and `{"zoo": name, "folder": path}` on standard input.
+    """Answer requests on standard input, a line of JSON each, on standard output.
 
-    Each writes `model-symbol.json`, `model-0000.params` and `values.npz` (the inputs by name, and the
-    outputs as `output_0`, ...) to the folder; the answer is a line of JSON with the names of the outputs.
-    `{"operators": true}` is answered with the names of all operators.
+    `{"case": name}`, `{"zoo": name}` and `{"gluon": name}` write a model and what MXNet computes with it to
+    the "folder" that the request names: `model-symbol.json`, `model-0000.params` and `values.npz`, with the
+    inputs by name and the outputs as `output_0`, ... `{"weights": path}` does so for EfficientNet-Lite0 on
+    the images in `values.npz`, and `{"load": true}` for the model that is there. Their answer names the
+    outputs.
+
+    `{"arrays": path}` writes the arrays of an NDArray file to `arrays.npz`. `{"operators": true}` is answered
+    with the names of all operators.
     """
     import mxnet as mx
 
     answers, sys.stdout = sys.stdout, sys.stderr  # MXNet prints warnings to standard output
     for line in sys.stdin:
-        request = json.loads(line)
         try:
-            if "operators" in request:
-                answer = {"operators": mx.operator.get_all_registered_operators()}
-            elif "zoo" in request:
-                answer = {"outputs": _write_zoo(mx, request["zoo"], Path(request["folder"]))}
-            else:
-                answer = {"outputs": _write_case(mx, request["case"], Path(request["folder"]))}
+            answer = _answer(mx, json.loads(line))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _answer(mx: Any, request: dict[str, Any]) -> dict[str, Any]:
+    if "operators" in request:
+        return {"operators": mx.operator.get_all_registered_operators()}
+    folder = Path(request["folder"])
+    if "arrays" in request:
+        with mx.util.np_shape(request.get("scalars", False)):
+            arrays = mx.nd.load(request["arrays"])
+        np.savez(folder / "arrays.npz", **{name: array.asnumpy() for name, array in arrays.items()})
+        return {}
+    if "case" in request:
+        return {"outputs": _write_case(mx, request["case"], folder)}
+    if "zoo" in request:
+        return {"outputs": _write_zoo(mx, request["zoo"], folder)}
+    if "gluon" in request:
+        return {"outputs": _write_gluon(mx, request["gluon"], folder)}
+    if "weights" in request:
+        with np.load(request["weights"]) as weights:
+            mxnet_efficientnet_lite0.export(dict(weights), folder)
+    return {"outputs": _write_outputs(mx, folder)}
 
 
 def _write_case(mx: Any, name: str, folder: Path) -> list[str]:
@@ -639,20 +693,43 @@ def _parameter(random: np.random.RandomState, name: str, shape: tuple[int, ...])
 
 
 def _write_zoo(mx: Any, name: str, folder: Path) -> list[str]:
+    network = mx.gluon.model_zoo.vision.get_model(name, classes=100)
+    image = np.random.RandomState(0).normal(0, 1, (1, 3, ZOO[name], ZOO[name])).astype("float32")
+    return _write_network(mx, network, image, folder)
+
+
+def _write_gluon(mx: Any, name: str, folder: Path) -> list[str]:
+    build, data = GLUON[name]
+    return _write_network(mx, build(mx.gluon), data, folder)
+
+
+def _write_network(mx: Any, network: Any, data: np.ndarray, folder: Path) -> list[str]:
     mx.random.seed(0)
     random = np.random.RandomState(0)
-    network = mx.gluon.model_zoo.vision.get_model(name, classes=100)
     network.initialize(mx.init.Xavier())
     network.hybridize()
-    image = random.normal(0, 1, (1, 3, ZOO[name], ZOO[name])).astype("float32")
-    network(mx.nd.array(image))
+    network(mx.nd.array(data))
     for key, parameter in network.collect_params().items():
-        if key.endswith(("running_mean", "running_var", "gamma", "beta")):
+        if key.endswith(("running_mean", "running_var", "gamma", "beta", "bias")):
             parameter.set_data(mx.nd.array(_parameter(random, key, parameter.shape)))
-    output = network(mx.nd.array(image))
+    output = network(mx.nd.array(data))
     network.export(str(folder / "model"))
-    _write_values(folder, {"data": image}, [output.asnumpy()])
+    _write_values(folder, {"data": data}, [output.asnumpy()])
     return mx.sym.load(str(folder / "model-symbol.json")).list_outputs()
+
+
+def _write_outputs(mx: Any, folder: Path) -> list[str]:
+    """Add the outputs of the model in `folder` to its inputs."""
+    symbol = mx.sym.load(str(folder / "model-symbol.json"))
+    saved = mx.nd.load(str(folder / "model-0000.params"))
+    with np.load(folder / "values.npz") as archive:
+        inputs = {key.partition(" ")[2]: archive[key] for key in archive if key.startswith("input ")}
+    values = {key.partition(":")[2]: value for key, value in saved.items()}
+    values.update({key: mx.nd.array(value) for key, value in inputs.items()})
+    auxiliary = {key: values.pop(key) for key in symbol.list_auxiliary_states()}
+    executor = symbol.bind(mx.cpu(), values, aux_states=auxiliary)
+    _write_values(folder, inputs, [output.asnumpy() for output in executor.forward(is_train=False)])
+    return symbol.list_outputs()
 
 
 def _write_values(folder: Path, inputs: dict[str, np.ndarray], outputs: list[np.ndarray]) -> None:

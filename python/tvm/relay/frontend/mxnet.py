@@ -101,10 +101,11 @@ def import_mxnet(
     outputs = read_symbol(symbol)
     arrays = read_arrays(params)
     nodes = _in_order(outputs)
-    inputs = _inputs([node for node in nodes if node.is_variable and node.name not in arrays], shape, dtype)
+    variables = [node for node in nodes if node.is_variable and node.name not in arrays]
     labels = {source.name for node in nodes if node.op in _LOSSES for source, _ in node.inputs[1:]}
-    _refuse_unknown(shape, inputs.keys() | labels)
-    _refuse_unknown(dtype, inputs.keys() | labels)
+    _refuse_unknown(shape, variables, labels)
+    _refuse_unknown(dtype, variables, labels)
+    inputs = _inputs(variables, shape or {}, dtype)
 
     context = Context()
     values: dict[Node, dict[str, relax.Expr]] = {}
@@ -141,9 +142,7 @@ def _in_order(outputs: list[tuple[Node, int]]) -> list[Node]:
     return list(ordered)
 
 
-def _inputs(
-    variables: list[Node], shape: Shapes | None, dtype: str | Mapping[str, str]
-) -> dict[str, relax.Var]:
+def _inputs(variables: list[Node], shape: Shapes, dtype: str | Mapping[str, str]) -> dict[str, relax.Var]:
     symbols: dict[str, tirx.Var] = {}
     inputs: dict[str, relax.Var] = {}
     for node in variables:
@@ -151,7 +150,7 @@ def _inputs(
             raise ModelError(f"two inputs of the model are called '{node.name}'")
         sizes = [
             symbols.setdefault(size, tirx.Var(identifier(size), "int64")) if isinstance(size, str) else size
-            for size in _input_shape(node, shape or {})
+            for size in _input_shape(node, shape)
         ]
         inputs[node.name] = relax.Var(node.name, relax.TensorType(sizes, _input_dtype(node, dtype)))
     return inputs
@@ -181,10 +180,11 @@ def _input_dtype(node: Node, given: str | Mapping[str, str]) -> str:
     return dtype
 
 
-def _refuse_unknown(given: Any, known: set[str]) -> None:
-    if isinstance(given, Mapping):
-        for name in given.keys() - known:
-            raise ModelError(f"the model has no input '{name}': it has {quoted(sorted(known))}")
+def _refuse_unknown(given: Any, variables: list[Node], labels: set[str]) -> None:
+    names = [node.name for node in variables]
+    for name in given if isinstance(given, Mapping) else ():
+        if name not in names and name not in labels:
+            raise ModelError(f"the model has no input '{name}': it has {quoted(names)}")
 
 
 def _convert(

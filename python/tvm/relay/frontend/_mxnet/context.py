@@ -25,7 +25,8 @@ __all__ = [
     "reshape",
     "scalar",
     "shape_of",
-    "static_shape_of",
+    "size_of",
+    "sizes_of",
 ]
 
 Converter = Callable[..., "relax.Expr | dict[str, relax.Expr]"]
@@ -148,12 +149,17 @@ def shape_of(data: relax.Expr) -> list[Any]:
     return [int(size) if isinstance(size, tirx.IntImm) else size for size in data.ty.shape]
 
 
-def static_shape_of(data: relax.Expr) -> list[int]:
-    """The dimensions of `data`; raises `ModelError` where one is symbolic."""
-    shape = shape_of(data)
+def sizes_of(data: relax.Expr, start: int = 0, stop: int | None = None) -> list[int]:
+    """The dimensions of `data` from `start` to `stop`; raises `ModelError` where one is symbolic."""
+    shape = shape_of(data)[start:stop]
     if not all(isinstance(size, int) for size in shape):
         raise ModelError("a symbolic dimension is not supported here")
     return shape
+
+
+def size_of(data: relax.Expr, axis: int) -> int:
+    """One dimension of `data`, counted from the front; raises `ModelError` where it is symbolic."""
+    return sizes_of(data, axis, axis + 1)[0]
 
 
 def axis_of(data: relax.Expr, axis: int, extra: int = 0) -> int:

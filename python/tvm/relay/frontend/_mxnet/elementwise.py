@@ -20,7 +20,7 @@ from .context import (
     is_float,
     reshape,
     scalar,
-    static_shape_of,
+    size_of,
 )
 from .model import Attributes
 
@@ -97,7 +97,6 @@ _UNARY: dict[str, Unary] = {
     "MAERegressionOutput": _identity,
     "MakeLoss": _identity,
     "SVMOutput": _identity,
-    "_contrib_div_sqrt_dim": lambda data: op.divide(data, scalar(math.sqrt(static_shape_of(data)[-1]), data)),
     "_copy": _identity,
     "abs": op.abs,
     "arccos": op.acos,
@@ -257,6 +256,11 @@ def _hard_sigmoid(context: Context, attributes: Attributes, data: relax.Expr) ->
     alpha = scalar(attributes.number("alpha", 0.2), data)
     beta = scalar(attributes.number("beta", 0.5), data)
     return op.clip(op.add(op.multiply(data, alpha), beta), 0.0, 1.0)
+
+
+@converts("_contrib_div_sqrt_dim")
+def _div_sqrt_dim(context: Context, attributes: Attributes, data: relax.Expr) -> relax.Expr:
+    return op.divide(data, scalar(math.sqrt(size_of(data, data.ty.ndim - 1)), data))
 
 
 @converts("smooth_l1")

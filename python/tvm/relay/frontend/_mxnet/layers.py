@@ -20,7 +20,8 @@ from .context import (
     reshape,
     scalar,
     shape_of,
-    static_shape_of,
+    size_of,
+    sizes_of,
 )
 from .elementwise import softsign
 from .model import Attributes
@@ -96,7 +97,7 @@ def _deconvolution(
     target = attributes.integers("target_shape", (), minimum=0)
     if target and any(target):
         # The target decides the padding, of which an odd rest goes to the end.
-        for axis, size in enumerate(static_shape_of(data)[2:]):
+        for axis, size in enumerate(sizes_of(data, 2)):
             excess = strides[axis] * (size - 1) + dilation[axis] * (kernel[axis] - 1) + 1 - target[axis]
             if excess < 0:
                 raise ModelError("attribute 'target_shape' is larger than what the kernel reaches")
@@ -159,7 +160,7 @@ def _window_pool(context: Context, attributes: Attributes, data: relax.Expr, kin
     # How far the windows reach past the padding at the end; MXNet counts nothing there.
     beyond = [0] * rank
     if convention in ("full", "same"):
-        for axis, size in enumerate(static_shape_of(data)[2:]):
+        for axis, size in enumerate(sizes_of(data, 2)):
             padded = size + 2 * pads[axis]
             rest = padded - kernel[axis] if convention == "full" else padded - 1
             last = -(-rest // strides[axis]) if convention == "full" else rest // strides[axis]
@@ -204,7 +205,7 @@ def _batch_norm(
     variance: relax.Expr,
 ) -> relax.Expr:
     if attributes.flag("fix_gamma", True):
-        gamma = context.parameter(f"{context.node}.gamma", np.ones(static_shape_of(gamma), "float32"))
+        gamma = context.parameter(f"{context.node}.gamma", np.ones(sizes_of(gamma), "float32"))
     # In float32 also where the data is float16.
     dtype = dtype_of(data)
     statistics = [context.astype(item, "float32") for item in (gamma, beta, mean, variance)]
@@ -240,7 +241,7 @@ def _group_norm(
 ) -> relax.Expr:
     groups = attributes.integer("num_groups", 1, minimum=1)
     # MXNet has one gamma and beta for each group, Relax for each channel.
-    channels = static_shape_of(data)[1] // groups
+    channels = size_of(data, 1) // groups
     gamma, beta = op.repeat(gamma, channels, 0), op.repeat(beta, channels, 0)
     axes = list(range(2, data.ty.ndim))
     return op.nn.group_norm(data, gamma, beta, groups, 1, axes, attributes.number("eps", 1e-5))
@@ -389,13 +390,13 @@ def _up_sampling(context: Context, attributes: Attributes, *data: relax.Expr) ->
         # A transposed convolution of each channel with the weight that the model brings.
         image, weight = data
         kernel, pad = 2 * scale - scale % 2, math.ceil((scale - 1) / 2)
-        channels = static_shape_of(image)[1]
-        if static_shape_of(weight) != [channels, 1, kernel, kernel]:
+        channels = size_of(image, 1)
+        if sizes_of(weight) != [channels, 1, kernel, kernel]:
             raise ModelError("the weight of a bilinear up-sampling does not fit its channels and scale")
         return op.nn.conv2d_transpose(image, weight, (scale,) * 2, (pad,) * 4, groups=channels)
     if kind != "nearest":
         raise ModelError(f"attribute 'sample_type' cannot be '{kind}'")
-    height, width = (size * scale for size in static_shape_of(data[0])[2:])
+    height, width = (size * scale for size in sizes_of(data[0], 2))
     images = [_enlarged(image, height, width) for image in data]
     if len(images) == 1:
         return images[0]
@@ -409,7 +410,7 @@ def _up_sampling(context: Context, attributes: Attributes, *data: relax.Expr) ->
 
 def _enlarged(image: relax.Expr, height: int, width: int) -> relax.Expr:
     """`image` with each pixel repeated up to `height` and `width`."""
-    rows, columns = static_shape_of(image)[2:]
+    rows, columns = sizes_of(image, 2)
     if height % rows or width % columns:
         raise ModelError("an image cannot be enlarged to a size that is no multiple of its own")
     return op.repeat(op.repeat(image, height // rows, 2), width // columns, 3)
@@ -421,13 +422,13 @@ def _bilinear_resize(
 ) -> relax.Expr:
     mode = attributes.text("mode", "size")
     if mode == "like":
-        size: list[Any] = static_shape_of(like[0])[2:]
+        size: list[Any] = sizes_of(like[0], 2)
     elif mode == "size":
         size = [
             attributes.integer(side, 1, minimum=1)
             if attributes.number(f"scale_{side}", None) is None
             else int(attributes.number(f"scale_{side}") * old)
-            for side, old in zip(("height", "width"), static_shape_of(data)[2:], strict=True)
+            for side, old in zip(("height", "width"), sizes_of(data, 2), strict=True)
         ]
     else:
         raise ModelError(f"attribute 'mode' cannot be '{mode}': 'size' and 'like' are supported")

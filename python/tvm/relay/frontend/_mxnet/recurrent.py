@@ -12,15 +12,15 @@ from tvm.relax import op
 from tvm import relax
 
 from ..common import ModelError
-from .context import Context, axis_of, converts, reshape, scalar, shape_of, static_shape_of
+from .context import Context, axis_of, converts, reshape, scalar, shape_of, size_of
 from .model import Attributes
 from .tensor import indices_of
 
 # A network of more steps, in all of its layers and directions, is refused: each step is code of its own.
 _STEPS = 4096
 
-# The most tensors that are joined at once: the code that joins them tells them apart one by one.
-_JOINED = 16
+# The most tensors that are joined, or cut out, at once: the code for it tells them apart one by one.
+_AT_ONCE = 16
 
 _GATES = {"rnn_relu": 1, "rnn_tanh": 1, "gru": 3, "lstm": 4}
 
@@ -157,14 +157,14 @@ def _unroll(
 ) -> tuple[relax.Expr, relax.Expr, relax.Expr | None]:
     """The outputs of all steps, as one tensor, and the state and the memory after the last one."""
     steps, batch, features = shape_of(sequence)
-    width = static_shape_of(cell.input_bias)[0]
+    width = size_of(cell.input_bias, 0)
     # What the inputs contribute, for all steps in one product.
     rows = op.matmul(reshape(sequence, [steps * batch, features]), cell.from_input)
     rows = context.emit(reshape(op.add(rows, cell.input_bias), [steps, batch, width]))
+    row_of = _unstacked(context, rows, steps)
     outputs = {}
     for step in order:
-        row = reshape(op.strided_slice(rows, [0], [step], [step + 1]), [batch, width])
-        hidden, memory = _advance(context, mode, cell, context.emit(row), hidden, memory)
+        hidden, memory = _advance(context, mode, cell, row_of[step], hidden, memory)
         outputs[step] = hidden
     return _stacked(context, [outputs[step] for step in range(steps)]), hidden, memory
 
@@ -204,7 +204,7 @@ def _advance(
 
 
 def _gate(gates: relax.Expr, number: int, count: int) -> relax.Expr:
-    size = static_shape_of(gates)[1] // count
+    size = shape_of(gates)[1] // count
     return op.strided_slice(gates, [1], [number * size], [(number + 1) * size])
 
 
@@ -214,11 +214,27 @@ def _row(context: Context, states: relax.Expr | None, number: int) -> relax.Expr
     return context.emit(op.squeeze(op.strided_slice(states, [0], [number], [number + 1]), [0]))
 
 
+def _unstacked(context: Context, data: relax.Expr, count: int) -> list[relax.Expr]:
+    """The `count` tensors that lie along the first dimension of `data`.
+
+    Cut in steps and not one by one, so that all steps of a sequence run the same code.
+    """
+    if count == 1:
+        return [context.emit(op.squeeze(data, [0]))]
+    size = -(-count // _AT_ONCE)
+    starts = list(range(0, count, size))
+    parts = context.emit(op.split(data, starts[1:], 0))
+    tensors = []
+    for number, start in enumerate(starts):
+        tensors += _unstacked(context, context.emit(parts[number]), min(size, count - start))
+    return tensors
+
+
 def _stacked(context: Context, tensors: Sequence[relax.Expr | None]) -> relax.Expr:
     """`tensors`, all of one shape, along a new first dimension."""
     parts = [op.expand_dims(tensor, 0) for tensor in tensors]
     while len(parts) > 1:
-        groups = [parts[start : start + _JOINED] for start in range(0, len(parts), _JOINED)]
+        groups = [parts[start : start + _AT_ONCE] for start in range(0, len(parts), _AT_ONCE)]
         parts = [context.emit(op.concat(group, 0)) for group in groups]
     return context.emit(parts[0])
 
@@ -249,7 +265,7 @@ def _sequence_last(
     context: Context, attributes: Attributes, data: relax.Expr, *lengths: relax.Expr
 ) -> relax.Expr:
     axis, batch_axis = _axes(attributes, data)
-    steps = static_shape_of(data)[axis]
+    steps = size_of(data, axis)
     if not attributes.flag("use_sequence_length", False):
         return op.squeeze(op.strided_slice(data, [axis], [steps - 1], [steps]), [axis])
     last = op.subtract(indices_of(context, lengths[0]), relax.const(1, "int64"))

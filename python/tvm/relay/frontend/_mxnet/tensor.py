@@ -21,7 +21,8 @@ from .context import (
     reshape,
     scalar,
     shape_of,
-    static_shape_of,
+    size_of,
+    sizes_of,
 )
 from .model import Attributes
 
@@ -196,7 +197,7 @@ def _split_v2(context: Context, attributes: Attributes, data: relax.Expr) -> dic
     if sections:
         return _split(context, data, axis, sections, squeeze)
     starts = attributes.integers("indices")
-    size = static_shape_of(data)[axis]
+    size = size_of(data, axis)
     if starts[:1] != (0,) or list(starts) != sorted(starts) or starts[-1] > size:
         raise ModelError("attribute 'indices' does not rise from 0 within the size of the dimension")
     return _pieces(context, data, axis, [*starts, size], squeeze)
@@ -205,7 +206,7 @@ def _split_v2(context: Context, attributes: Attributes, data: relax.Expr) -> dic
 def _split(context: Context, data: relax.Expr, axis: int, count: int, squeeze: bool) -> dict[str, relax.Expr]:
     if count > _PIECES:
         raise ModelError(f"more than {_PIECES} pieces")
-    step = divide_out([static_shape_of(data)[axis]], [count])
+    step = divide_out([size_of(data, axis)], [count])
     return _pieces(context, data, axis, [piece * step for piece in range(count + 1)], squeeze)
 
 
@@ -269,8 +270,8 @@ def _sliced(context: Context, data: relax.Expr, slices: dict[int, slice]) -> rel
 
 @converts("Crop")
 def _crop(context: Context, attributes: Attributes, data: relax.Expr, *like: relax.Expr) -> relax.Expr:
-    sizes = static_shape_of(data)[2:]
-    new = static_shape_of(like[0])[2:] if like else attributes.integers("h_w", minimum=1)
+    sizes = sizes_of(data, 2)
+    new = sizes_of(like[0], 2) if like else attributes.integers("h_w", minimum=1)
     if attributes.flag("center_crop", False):
         offsets = [(size - kept) // 2 for size, kept in zip(sizes, new, strict=True)]
     else:
@@ -396,14 +397,14 @@ def _mode(attributes: Attributes) -> str:
 @converts("take")
 def _take(context: Context, attributes: Attributes, data: relax.Expr, indices: relax.Expr) -> relax.Expr:
     axis = axis_of(data, attributes.integer("axis", 0))
-    indices = _bounded(context, indices, static_shape_of(data)[axis], _mode(attributes))
+    indices = _bounded(context, indices, size_of(data, axis), _mode(attributes))
     return op.take(data, indices, axis)
 
 
 @converts("Embedding", "_contrib_SparseEmbedding")
 def _embedding(context: Context, attributes: Attributes, data: relax.Expr, weight: relax.Expr) -> relax.Expr:
     weight = context.astype(weight, attributes.dtype("dtype", "float32"))
-    return op.take(weight, _bounded(context, data, static_shape_of(weight)[0], "clip"), 0)
+    return op.take(weight, _bounded(context, data, size_of(weight, 0), "clip"), 0)
 
 
 @converts("pick", "choose_element_0index")
@@ -423,7 +424,7 @@ def _batch_take(
 def _picked(
     context: Context, data: relax.Expr, indices: relax.Expr, axis: int, mode: str, keepdims: bool
 ) -> relax.Expr:
-    indices = context.emit(_bounded(context, indices, static_shape_of(data)[axis], mode))
+    indices = context.emit(_bounded(context, indices, size_of(data, axis), mode))
     if indices.ty.ndim < data.ty.ndim:
         indices = op.expand_dims(indices, axis)
     picked = op.gather_elements(data, indices, axis)
@@ -432,8 +433,8 @@ def _picked(
 
 @converts("gather_nd")
 def _gather_nd(context: Context, attributes: Attributes, data: relax.Expr, indices: relax.Expr) -> relax.Expr:
-    depth = static_shape_of(indices)[0]
-    sizes = relax.const(static_shape_of(data)[:depth], "int64")
+    depth = size_of(indices, 0)
+    sizes = relax.const(sizes_of(data, 0, depth), "int64")
     # MXNet has the coordinates of one element along the first axis, Relax along the last.
     order = [*range(1, indices.ty.ndim), 0]
     coordinates = op.permute_dims(indices_of(context, indices), order)
@@ -466,7 +467,7 @@ def _argsort(context: Context, attributes: Attributes, data: relax.Expr) -> rela
 def _topk(context: Context, attributes: Attributes, data: relax.Expr) -> relax.Expr | dict[str, relax.Expr]:
     shape = shape_of(data)
     data, axis = _along(context, attributes, data)
-    size = static_shape_of(data)[axis]
+    size = size_of(data, axis)
     count = attributes.integer("k", 1)
     if not 1 <= count <= size:
         count = size
