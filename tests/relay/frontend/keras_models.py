@@ -40,10 +40,6 @@ def resnet(size: int) -> Any:
     return _application(keras.applications.ResNet50, size)
 
 
-def efficientnet(size: int) -> Any:
-    return _application(keras.applications.EfficientNetB0, size)
-
-
 def transformer(length: int = 12, width: int = 32) -> Any:
     """An encoder: embedded tokens and positions, two blocks of attention, the mean."""
     tokens = layers.Input((length,), name="tokens")

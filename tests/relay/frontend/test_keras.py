@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from keras_models import efficientnet, randomised, resnet, transformer
+from keras_models import randomised, resnet, transformer
 from tensorflow_support import (
     Compiled,
     assert_same,
@@ -22,6 +22,8 @@ from tensorflow_support import (
 
 from tvm.relay.frontend.keras import import_keras
 from tvm_secret.errors import ModelError
+from zoo import efficientnet_lite0, efficientnet_lite0_keras
+from zoo.photos import photos
 
 layers = keras.layers
 
@@ -43,16 +45,24 @@ def dense_model() -> keras.Model:
 # Real architectures
 
 
-def test_archive_of_efficientnet_takes_any_batch(tmp_path):
-    model = efficientnet(64)
+def test_archive_of_efficientnet_lite_with_pretrained_weights(tmp_path):
+    """On photos: against Keras, and Keras against the network that the weights come from."""
+    torch = pytest.importorskip("torch", reason="needs torch for the network's weights")
+    model = efficientnet_lite0_keras.build(efficientnet_lite0.weights())
+    images, classes = photos(3)
+    planes = efficientnet_lite0.preprocess(images)
+    x = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    expected = model(x, training=False).numpy()
+    assert_same([expected], [efficientnet_lite0.torch_model()(torch.from_numpy(planes)).numpy()])
+    assert list(expected.argmax(1)) == classes
+
     imported = import_keras(saved(model, tmp_path / "model.keras"))
-    assert input_shapes(imported) == [["batch", "64", "64", "3"]]
-    assert imported.output_names == ["predictions"]
+    assert input_shapes(imported) == [["batch", "224", "224", "3"]]
+    assert imported.output_names == ["logits"]
     assert "relax.permute_dims" not in operators(imported)
     compiled = Compiled(imported, packed=True)
-    for batch in (1, 3):
-        x = 100 * values(batch, 64, 64, 3, seed=batch)
-        assert_same(compiled(x), [model(x, training=False).numpy()])
+    assert_same(compiled(x[:2]), [expected[:2]])
+    assert_same(compiled(x[2:]), [expected[2:]])
 
 
 def test_hdf5_of_resnet_with_a_shape_given(tmp_path):

@@ -278,13 +278,23 @@ def test_shapes_computed_from_an_open_size():
         split = tf.reshape(x, [size[0], size[1] // 2, 2, 4])
         flat = tf.reshape(tf.transpose(split, [0, 2, 1, 3]), [-1, 4])
         tiled = tf.tile(flat[:1], [size[0] * 3, 1])
-        return flat, tiled, x[:, -1], tf.fill([size[0], 2], 3.0), tf.cast(size[0], tf.float32) * x
+        wide = tf.reshape(x, tf.stack([tf.cast(size[0], tf.int64) * 6, tf.constant(4, tf.int64)]))
+        broadcast = tf.broadcast_to(x[:, :1], tf.where([True, False, True], size, [0, 9, 0]))
+        scaled = tf.cast(size[0], tf.float32) * x
+        return flat, tiled, wide, broadcast, scaled, x[:, -1], x[size[0] - 1 :], tf.fill([size[0], 2], 3.0)
 
     graph = graph_of(heads, tf.TensorSpec([None, 6, 4], name="x"))
     compiled = Compiled(import_tensorflow(graph))
     for batch in (1, 4):
         x = images(batch, 6, 4)
         assert_same(compiled(x), [result.numpy() for result in heads(tf.constant(x))])
+
+
+def test_slice_from_an_end_that_an_open_size_decides_is_refused():
+    graph = graph_of(lambda x: x[3 - tf.shape(x)[0] :], tf.TensorSpec([None, 2], name="x"))
+    with pytest.raises(ModelError, match="StridedSlice.*negative depends on an open size"):
+        import_tensorflow(graph)
+    import_tensorflow(graph, {"x": (4, 2)})
 
 
 def test_size_that_must_be_known_names_the_input():

@@ -14,7 +14,7 @@ from tvm import relax, tirx
 from .converter import Converter
 from .graph import Node
 from .registry import rule
-from .values import Dimension, Value, integers, simplified
+from .values import Dimension, Unfit, Value, integers, is_certain, simplified
 
 # Shapes
 
@@ -258,8 +258,14 @@ def _strided_slice(
 
 
 def _from_start(position: Dimension, size: Dimension) -> Dimension:
-    """A position counted from the start; a symbolic one is taken to be so already."""
-    return simplified(position + size) if isinstance(position, int) and position < 0 else position
+    """A position counted from the start, where a negative one is counted from the end."""
+    if isinstance(position, int):
+        return simplified(position + size) if position < 0 else position
+    if is_certain(position >= 0):
+        return position
+    if is_certain(position < 0):
+        return simplified(position + size)
+    raise Unfit(f"whether its position {position} is negative depends on an open size")
 
 
 def _forward(
@@ -277,8 +283,8 @@ def _forward(
         return positions.start, max(positions.start, positions.stop), entry.step, False
     first = 0 if entry.start is None else _from_start(entry.start, size)
     last = size if entry.stop is None else _from_start(entry.stop, size)
-    if entry.stop is not None and isinstance(entry.stop, int) and entry.stop >= 0:
-        last = simplified(tirx.min(last, size))
+    # TensorFlow clamps a slice to the tensor.
+    first, last = (simplified(tirx.min(end, size)) for end in (first, last))
     return first, last, entry.step, False
 
 
@@ -374,6 +380,48 @@ def _reverse(converter: Converter, node: Node, tensor: Value, axes: Value) -> Va
 def _reverse_sequence(converter: Converter, node: Node, tensor: Value, lengths: Value) -> Value:
     operands = map(converter.tensor, (tensor, lengths))
     return converter.emit(op.reverse_sequence(*operands, node["seq_dim"], node["batch_dim"]))
+
+
+@rule("Roll")
+def _roll(converter: Converter, node: Node, tensor: Value, shifts: Value, axes: Value) -> Value:
+    steps, along = (converter.known(node, value, "shift").reshape(-1).tolist() for value in (shifts, axes))
+    for shift, axis in zip(steps, along, strict=True):
+        (size,) = converter.fixed(node, [converter.shape(tensor)[axis]])
+        cut = -shift % size
+        if cut:
+            parts = _split(converter, node, tensor, [cut, size - cut], axis)
+            tensor = converter.emit(op.concat([converter.tensor(part) for part in reversed(parts)], axis))
+    return tensor
+
+
+_SCATTERS = {
+    "TensorScatterAdd": "add",
+    "TensorScatterMax": "max",
+    "TensorScatterMin": "min",
+    "TensorScatterUpdate": "update",
+}
+
+
+@rule(*_SCATTERS)
+def _scatter(converter: Converter, node: Node, tensor: Value, positions: Value, updates: Value) -> Value:
+    wide = op.astype(converter.tensor(positions), "int64")
+    changed = op.scatter_nd(converter.tensor(tensor), wide, converter.tensor(updates), _SCATTERS[node.op])
+    return converter.emit(changed)
+
+
+@rule("ScatterNd")
+def _scatter_into_zeros(
+    converter: Converter, node: Node, positions: Value, updates: Value, shape: Value
+) -> Value:
+    values = converter.tensor(updates)
+    zeros = op.zeros(converter.dimensions(node, shape), str(values.ty.dtype))
+    wide = op.astype(converter.tensor(positions), "int64")
+    return converter.emit(op.scatter_nd(converter.emit(zeros), wide, values, "add"))
+
+
+@rule("BroadcastArgs", "InvertPermutation", "LinSpace", "ListDiff", "MatrixDiagV3")
+def _known_only(converter: Converter, node: Node, *inputs: Value) -> Value:
+    raise Unfit("it takes constants only")
 
 
 @rule("MatrixBandPart")

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tvm import relax, tirx
+from tvm import relax
 
-from .._shared import identifier, is_constant, quoted
+from .._shared import is_constant, quoted
 from ..common import Imported, ModelError, Shapes
 from .graph import Body, Frame, Node
 from .registry import RULES, SYMBOLIC_RULES
-from .values import DEAD, Dimension, Symbolic, Value, Variable, integers, simplified
+from .values import DEAD, Dimension, Symbolic, Unfit, Value, Variable, integers, open_size, simplified
 
 # A loop unrolls; past this many turns the code would be too large to compile.
 _MAX_TURNS = 4096
@@ -72,6 +72,8 @@ def convert(
             try:
                 results = converter.run(converter.graph, known, [tensor for _, tensor in outputs])
                 result = [converter.tensor(value) for value in results]
+            except Unfit:
+                failure, result = ModelError("an output of the model is not a tensor"), []
             except ModelError as error:
                 failure, result = error, []
             result = builder.emit_output(result[0] if len(result) == 1 else relax.Tuple(result))
@@ -108,7 +110,7 @@ def _argument(entry: Input, given: Sequence[int | str] | None, symbols: dict[str
         if dimension is None or (isinstance(dimension, int) and dimension < 0):
             dimension = "batch" if axis == 0 else f"{entry.name}_{axis}"
         if isinstance(dimension, str):
-            dimension = symbols.setdefault(dimension, tirx.Var(identifier(dimension), "int64"))
+            dimension = symbols.setdefault(dimension, open_size(dimension))
         shape.append(dimension)
     return relax.Var(entry.name, relax.TensorType(shape, entry.dtype))
 
@@ -264,6 +266,8 @@ class Converter:
             result = rule.convert(self, node, *inputs)
         except ModelError:
             raise
+        except Unfit as error:
+            raise ModelError(f"{node} is not supported here: {error}") from None
         except Exception:
             # What TVM and TensorFlow say can quote the graph or its weights; the operands tell enough.
             raise ModelError(f"{node} cannot be converted for {_described(inputs)}") from None
@@ -290,7 +294,13 @@ class Converter:
         return self._builder.emit(expression)
 
     def tensor(self, value: Value) -> relax.Expr:
-        """`value` as an expression: a weight becomes an argument of the function, a small one a constant."""
+        """`value` as an expression: a weight becomes an argument of the function, a small one a constant.
+
+        Raises
+        ------
+        Unfit
+            It is no tensor.
+        """
         if isinstance(value, Variable):
             value = self.weights(value)
         if isinstance(value, relax.Expr):
@@ -299,7 +309,7 @@ class Converter:
             shape = relax.op.shape_to_tensor(relax.ShapeExpr(list(value.array.reshape(-1))))
             return self.emit(relax.op.astype(relax.op.reshape(shape, value.array.shape), value.dtype))
         if not isinstance(value, np.ndarray) or value.dtype.kind in "OSU":
-            raise ModelError("the graph uses text, a resource or a list where a tensor is wanted")
+            raise Unfit("it takes no text, resource or list of tensors")
         if id(value) not in self._expressions:
             self._expressions[id(value)] = value, self._constant(value)
         return self._expressions[id(value)][1]
@@ -358,7 +368,7 @@ class Converter:
 
         Raises
         ------
-        ModelError
+        Unfit
             It depends on the data.
         """
         if isinstance(value, (np.ndarray, Symbolic)):
@@ -368,7 +378,7 @@ class Converter:
             return value.value().shape
         shape = value.ty.shape
         if shape is None or not isinstance(shape, relax.ShapeExpr):
-            raise ModelError("the graph has a tensor whose shape depends on the data")
+            raise Unfit("it takes no tensor whose shape depends on the data")
         return tuple(simplified(dimension) for dimension in shape.values)
 
     def dtype(self, value: Value) -> str:

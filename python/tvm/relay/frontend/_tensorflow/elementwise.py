@@ -14,7 +14,7 @@ from tvm import relax
 from .converter import Converter
 from .graph import Node
 from .registry import rule
-from .values import Value
+from .values import Symbolic, Value
 
 
 def _like(x: relax.Expr, number: float) -> relax.Expr:
@@ -150,6 +150,8 @@ def _clip(converter: Converter, node: Node, x: Value, low: Value, high: Value) -
 
 @rule("Cast")
 def _cast(converter: Converter, node: Node, x: Value) -> Value:
+    if isinstance(x, Symbolic) and node["DstT"] in ("int32", "int64"):
+        return Symbolic(x.array, node["DstT"])
     tensor = converter.tensor(x)
     if node["DstT"] == "bool":
         return converter.emit(op.not_equal(tensor, _like(tensor, 0)))

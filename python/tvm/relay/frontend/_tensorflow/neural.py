@@ -94,37 +94,41 @@ def _convolve(converter: Converter, node: Node, x: Value, kernel: Value, groups:
     )
 
 
-@rule("Conv2DBackpropInput")
+@rule("Conv2DBackpropInput", "Conv3DBackpropInputV2")
 def _transposed_convolution(converter: Converter, node: Node, size: Value, kernel: Value, x: Value) -> Value:
     _, axes, channel = _spatial(node)
+    count = len(axes)
     strides = [node["strides"][axis] for axis in axes]
     dilations = [node["dilations"][axis] for axis in axes]
     wanted = converter.dimensions(node, size)
-    output = converter.fixed(node, [wanted[axis] for axis in axes] if len(wanted) == 4 else wanted)
+    output = converter.fixed(node, wanted if len(wanted) == count else [wanted[axis] for axis in axes])
     window = [
         (int(extent) - 1) * dilation + 1
-        for extent, dilation in zip(converter.shape(kernel)[:2], dilations, strict=True)
+        for extent, dilation in zip(converter.shape(kernel)[:count], dilations, strict=True)
     ]
     padding = _padding(converter, node, output, window, strides, axes)
     source = converter.fixed(node, [converter.shape(x)[axis] for axis in axes])
     # Where a stride does not divide the size, several sizes give the same input: this picks the wanted one.
     extra = [
-        output[axis] - ((source[axis] - 1) * strides[axis] + window[axis] - padding[axis] - padding[axis + 2])
-        for axis in range(2)
+        output[axis]
+        - ((source[axis] - 1) * strides[axis] + window[axis] - padding[axis] - padding[axis + count])
+        for axis in range(count)
     ]
-    # Relax lowers the transposed convolution in NCHW only.
-    data = x if channel == 1 else converter.transpose(x, [0, 3, 1, 2])
+    # Relax lowers transposed convolutions with the channels first only.
+    last = channel == count + 1
+    data = converter.transpose(x, [0, count + 1, *range(1, count + 1)]) if last else x
+    convolution = op.nn.conv2d_transpose if count == 2 else op.nn.conv3d_transpose
     result = converter.emit(
-        op.nn.conv2d_transpose(
+        convolution(
             converter.tensor(data),
-            converter.tensor(converter.transpose(kernel, [3, 2, 0, 1])),
+            converter.tensor(converter.transpose(kernel, [count + 1, count, *range(count)])),
             strides=strides,
             padding=padding,
             output_padding=extra,
             dilation=dilations,
         )
     )
-    return result if channel == 1 else converter.transpose(result, [0, 2, 3, 1])
+    return converter.transpose(result, [0, *range(2, count + 2), 1]) if last else result
 
 
 _POOLS = {

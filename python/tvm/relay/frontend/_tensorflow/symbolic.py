@@ -39,6 +39,11 @@ for _operators, _function in (
     symbolic(*_operators)(_elementwise(_function))
 
 
+@symbolic("SelectV2")
+def _select(node: Node, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[Any] | None:
+    return None if condition.dtype == object else [np.where(condition, x, y)]
+
+
 @symbolic("Neg")
 def _negative(node: Node, array: np.ndarray) -> list[Any]:
     return [-array]

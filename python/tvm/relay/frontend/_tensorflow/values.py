@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm.ir import Range
 
 from tvm import relax, sym, tirx
 
+from .._shared import identifier
 from ..common import ModelError
 
 Dimension = int | relax.Expr
@@ -60,6 +62,10 @@ class Variable:
         return self._array
 
 
+class Unfit(ValueError):
+    """Why an operator cannot take a value; the message for the user adds which operator and node."""
+
+
 class Dead:
     """The output of a branch that is not taken."""
 
@@ -69,6 +75,18 @@ DEAD = Dead()
 Value = np.ndarray | Symbolic | relax.Expr | TensorList | Variable | Dead
 
 _analyzer = sym.Analyzer()
+
+
+def open_size(name: str) -> relax.Expr:
+    """A symbol for a size that the model leaves open. It is known to be positive."""
+    symbol = tirx.Var(identifier(name), "int64")
+    _analyzer.bind(symbol, Range(1, 1 << 31))
+    return symbol
+
+
+def is_certain(condition: relax.Expr) -> bool:
+    """Whether `condition` holds whatever the open sizes are."""
+    return _analyzer.can_prove(condition)
 
 
 def simplified(dimension: Any) -> Dimension:
