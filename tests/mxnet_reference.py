@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from zoo import mxnet_efficientnet_lite0
 
 ZOO = {

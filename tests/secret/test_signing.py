@@ -257,7 +257,6 @@ def test_a_list_of_revoked_signers_that_cannot_be_read_stops_everything(keys, al
 def test_what_is_made_from_a_model_inherits_its_times(keys, monkeypatch):
     import small_model
     from tvm import relay
-
     from tvm_secret import artefact
     from tvm_secret.runtime import GraphModule
 
