@@ -44,13 +44,12 @@ def from_keras(folder: Path) -> Imported:
 
 
 def from_tensorflow(folder: Path) -> Imported:
-    import tensorflow as tf
     from tensorflow_support import tar_of
 
     from tvm.relay.frontend.tensorflow import import_tensorflow
 
-    tf.saved_model.save(keras_model(), str(folder / "saved"))
-    return import_tensorflow(tar_of(folder / "saved"), {"serving_default_inputs": PIXELS})
+    keras_model().export(folder / "saved", verbose=False)
+    return import_tensorflow(tar_of(folder / "saved"), {"serving_default_image": PIXELS})
 
 
 def from_tflite(folder: Path) -> Imported:
