@@ -499,3 +499,15 @@ def test_largest_symbol_takes_little_memory():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 * len(text) + (64 << 20)
+
+
+def test_parameters_cannot_multiply():
+    params = ndarray_file({"w": np.zeros(1 << 20, "float32")})
+    join = ("_rnn_param_concat", {"dim": "0"})
+    nodes = [("null", "w", {}, []), *((join[0], f"n{index}", join[1], [index] * 2) for index in range(30))]
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="operator '_rnn_param_concat' of node .* memory"):
+        import_mxnet(tar(symbol_of(*nodes), params))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(params) + (64 << 20)

@@ -16,6 +16,9 @@ from .common import Imported, ModelError, Shapes, sealed_import
 
 __all__ = ["from_mxnet", "import_mxnet"]
 
+# Memory for what is made of a small model's parameters.
+_SPARE = 64 << 20
+
 # Their inputs after the first are labels, which matter to training only.
 _LOSSES = frozenset(
     {
@@ -107,7 +110,7 @@ def import_mxnet(
     _refuse_unknown(dtype, variables, labels)
     inputs = _inputs(variables, shape or {}, dtype)
 
-    context = Context()
+    context = Context(budget=2 * sum(array.nbytes for array in arrays.values()) + _SPARE)
     values: dict[Node, dict[str, relax.Expr]] = {}
     for node in nodes:
         if not node.is_variable:

@@ -58,8 +58,10 @@ class Context:
         The name of the node that is being converted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: int) -> None:
+        """`budget`: how many bytes of new parameters converters may make out of those in the file."""
         self.node = ""
+        self._budget = budget
         self._builder = relax.BlockBuilder()
         self._bindings: list[relax.VarBinding] = []
         self._arrays: dict[relax.Var, np.ndarray] = {}
@@ -96,6 +98,12 @@ class Context:
         self._arrays[var] = array
         return var
 
+    def reserve(self, size: int) -> None:
+        """Ask for `size` bytes to make a parameter in; raises `ModelError` where there is no room left."""
+        self._budget -= size
+        if self._budget < 0:
+            raise ModelError("what it makes of the model's parameters takes too much memory")
+
     def array(self, var: relax.Expr) -> np.ndarray | None:
         """The values of a parameter; None for anything else."""
         return self._arrays.get(var)
@@ -108,6 +116,7 @@ class Context:
         if array is None:
             return self.emit(relax.op.astype(data, dtype))
         if (data, dtype) not in self._casts:
+            self.reserve(array.size * np.dtype(dtype).itemsize)
             self._casts[data, dtype] = self.parameter(f"{data.name}.{dtype}", array.astype(dtype))
         return self._casts[data, dtype]
 

@@ -205,7 +205,9 @@ def _batch_norm(
     variance: relax.Expr,
 ) -> relax.Expr:
     if attributes.flag("fix_gamma", True):
-        gamma = context.parameter(f"{context.node}.gamma", np.ones(sizes_of(gamma), "float32"))
+        sizes = sizes_of(gamma)
+        context.reserve(4 * math.prod(sizes))
+        gamma = context.parameter(f"{context.node}.gamma", np.ones(sizes, "float32"))
     # In float32 also where the data is float16.
     dtype = dtype_of(data)
     statistics = [context.astype(item, "float32") for item in (gamma, beta, mean, variance)]

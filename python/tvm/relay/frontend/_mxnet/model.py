@@ -102,8 +102,8 @@ class _Reader:
 def read_arrays(params: memoryview) -> dict[str, np.ndarray]:
     """The named arrays of an NDArray file, as MXNet up to 1.9 writes it.
 
-    The arrays are read-only views into `params` (copies where that is not aligned to their dtype). Their
-    names lose the prefixes `arg:` and `aux:`. Arrays that were saved without a value are left out.
+    The arrays are read-only views into `params`, aligned or not. Their names lose the prefixes `arg:` and
+    `aux:`. Arrays that were saved without a value are left out.
     Raises `ModelError` for another or a damaged file, and for arrays that are sparse, empty or bfloat16.
     """
     if params[:2] == b"PK":
@@ -167,8 +167,7 @@ def _read_array(reader: _Reader) -> np.ndarray | None:
         raise ModelError(f"the MXNet params hold an array of a dtype that is not supported (number {flag})")
     dtype = np.dtype(DTYPES[flag])
     data = reader.take(math.prod(shape) * dtype.itemsize)
-    array = np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
-    return np.require(array, requirements="A")
+    return np.frombuffer(data, dtype.newbyteorder("<")).reshape(shape)
 
 
 @dataclass(eq=False)

@@ -27,7 +27,7 @@ _GATES = {"rnn_relu": 1, "rnn_tanh": 1, "gru": 3, "lstm": 4}
 
 @dataclass
 class _Cell:
-    """The weights of one layer in one direction, each matrix ready to be multiplied from the right."""
+    """The weights of one layer in one direction; matrices are multiplied from the right."""
 
     from_input: relax.Expr
     from_hidden: relax.Expr
@@ -41,6 +41,7 @@ def _rnn_param_concat(context: Context, attributes: Attributes, *data: relax.Exp
     arrays = [context.array(item) for item in data]
     if any(array is None for array in arrays):
         raise ModelError("its inputs are not parameters of the model")
+    context.reserve(sum(array.nbytes for array in arrays))
     return context.parameter(context.node, np.concatenate(arrays, attributes.integer("dim", 1)))
 
 
@@ -128,7 +129,7 @@ def _unpack(
 
     def matrix(number: int, kind: str, index: int) -> relax.Expr:
         array = pieces[index].reshape(matrices[index])
-        return parameter(number, kind, np.ascontiguousarray(array.T))
+        return context.emit(op.permute_dims(parameter(number, kind, array)))
 
     cells = []
     stride = 3 if projection else 2
