@@ -9,11 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from tflite_builder import Operation, Spec, build, compiled, constant, interpret, sample_inputs
 
 from tvm.relay.frontend.tflite import import_tflite
-
-pytest.importorskip("tensorflow")
-from tflite_builder import Operation, Spec, build, constant, execute, interpret, sample_inputs
 
 DTYPES = ("float32", "int8", "uint8")
 QUANTISED = ("int8", "uint8")
@@ -39,7 +37,7 @@ ONE_STEP = {
 def agree(operations: Sequence[Operation], resolver: str = "AUTO") -> None:
     """Import, compile and run the operations as one model, and compare each with the interpreter."""
     model, inputs = build(operations), sample_inputs(operations)
-    outputs = execute(import_tflite(model), inputs)
+    outputs = compiled(import_tflite(model))(*inputs)
     expected = interpret(model, inputs, resolver)
     names = [operation for operation in operations for _ in operation.outputs]
     for operation, ours, theirs in zip(names, outputs, expected, strict=True):
@@ -646,7 +644,7 @@ def test_detection_postprocess(dtype, regular, threshold):
     }
     outputs = [Spec((1, kept, 4)), Spec((1, kept)), Spec((1, kept)), Spec((1,))]
     model = build([Operation("TFLite_Detection_PostProcess", specs, outputs, custom=custom)])
-    ours = execute(import_tflite(model), [encodings, scores])
+    ours = compiled(import_tflite(model))(encodings, scores)
     theirs = interpret(model, [encodings, scores])
     count = int(theirs[3][0])
     assert 0 < count <= kept

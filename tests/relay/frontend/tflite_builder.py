@@ -6,7 +6,7 @@ The converter makes no uint8 operators and chooses quantisation itself; here a t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,12 +180,17 @@ def interpret(model: bytes, inputs: Sequence[np.ndarray], resolver: str = "AUTO"
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
-def execute(imported: Imported, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of an imported model, compiled by upstream's pipeline; quick to compile, slow to run."""
+def compiled(imported: Imported) -> Callable[..., list[np.ndarray]]:
+    """An imported model as a function, by upstream's pipeline: quick to compile and slow to run."""
     executable = tvm.compile(imported.module, tvm.target.Target({"kind": "llvm", "opt-level": 0}))
-    arguments = [tvm.runtime.tensor(array) for array in [*inputs, *imported.params.values()]]
-    result = relax.VirtualMachine(executable, tvm.cpu())["main"](*arguments)
-    return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
+    main = relax.VirtualMachine(executable, tvm.cpu())["main"]
+    params = [tvm.runtime.tensor(array) for array in imported.params.values()]
+
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        result = main(*map(tvm.runtime.tensor, inputs), *params)
+        return [result.numpy()] if hasattr(result, "numpy") else [item.numpy() for item in result]
+
+    return run
 
 
 def sample_inputs(operations: Sequence[Operation], seed: int = 0) -> list[np.ndarray]:

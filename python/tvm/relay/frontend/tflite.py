@@ -15,7 +15,7 @@ from tvm_secret.errors import SecretError
 from ._shared import bound_indices, identifier, quoted
 from ._tflite.elementwise import ELEMENTWISE
 from ._tflite.linear import LINEAR
-from ._tflite.model import DTYPES, Model, Operator, Tensor, read_model
+from ._tflite.model import Model, Operator, Tensor, read_model
 from ._tflite.movement import MOVEMENT
 from ._tflite.node import Graph, Node, Rule, Value
 from ._tflite.shapes import SHAPES, fold
@@ -126,8 +126,6 @@ def _inputs(model: Model, shape: Shapes, dtype: Mapping[str, str]) -> list[relax
 def _input(
     tensor: Tensor, shape: tuple[int | str, ...] | None, dtype: str | None, symbols: dict[str, tirx.Var]
 ) -> relax.Var:
-    if tensor.dtype not in DTYPES:
-        raise ModelError(f"input '{tensor.name}' is of TFLite's type {tensor.dtype}, which is not supported")
     if dtype is not None and dtype != tensor.dtype:
         raise ModelError(f"input '{tensor.name}' is {tensor.dtype} in the TFLite model, not {dtype}")
     if shape is None:

@@ -139,6 +139,9 @@ def _read(schema: Any, data: bytes) -> Model:
     )
     inputs = _indices(graph.InputsLength(), graph.Inputs, len(tensors), "the graph's inputs")
     outputs = _indices(graph.OutputsLength(), graph.Outputs, len(tensors), "the graph's outputs")
+    for tensor in (tensors[index] for index in (*inputs, *outputs)):
+        if tensor.dtype not in DTYPES:
+            raise ModelError(f"'{tensor.name}' is of TFLite's type {tensor.dtype}, which is not supported")
     return Model(root, tensors, operators, inputs, outputs)
 
 
