@@ -13,7 +13,6 @@ from keras_models import mobilenet, mobilenet_v3, randomised, transformer
 from tensorflow_support import (
     Compiled,
     assert_same,
-    assert_silent_and_writes_nothing,
     graph_of,
     input_names,
     input_shapes,
@@ -445,24 +444,6 @@ def test_damaged_variables_are_refused(tmp_path):
     index.write_bytes(index.read_bytes()[:20])
     with pytest.raises(ModelError, match="do not hold '.*', or are damaged"):
         import_tensorflow(tar_of(tmp_path))
-
-
-_IMPORT = """
-import pathlib, sys
-import tvm.relay.frontend.tensorflow as importer
-for path in sys.argv[1:]:
-    importer.import_tensorflow(pathlib.Path(path).read_bytes())
-"""
-
-
-def test_import_is_silent_and_writes_nothing(tmp_path):
-    """In a process of its own. A first model starts TensorFlow."""
-    module = Affine()
-    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.one)
-    paths = [tmp_path / "first.tar", tmp_path / "second.tar"]
-    for path in paths:
-        path.write_bytes(tar_of(tmp_path / "saved"))
-    assert_silent_and_writes_nothing(_IMPORT, paths, tmp_path)
 
 
 def test_memory_file_system_is_left_empty(tmp_path, monkeypatch):
