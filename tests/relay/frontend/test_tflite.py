@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from tvm.relay.backend.cpu.machine import parse_target
 from tvm.relay.backend.cpu.pipeline import compile as compile_for_cpu
 from tvm.relay.frontend.common import Imported, ModelError
 from tvm.relay.frontend.tflite import from_tflite, import_tflite
+from tvm_secret.errors import MissingExtraError, SecretError
 from zoo.photos import photos
 
 
@@ -466,6 +468,11 @@ def _negative_scale(graph):
     graph.tensors[0].quantization.scale = [-1.0]
 
 
+def _axis_of_scales(graph):
+    graph.tensors[1].shape = [4, 4, 3, 2]
+    graph.tensors[1].quantization.quantizedDimension = 1
+
+
 def _stride(graph):
     graph.operators[0].builtinOptions.strideH = 0
 
@@ -484,6 +491,7 @@ def _stride(graph):
         _size_of_a_constant,
         _count_of_scales,
         _negative_scale,
+        _axis_of_scales,
         _stride,
     ],
 )
@@ -510,9 +518,13 @@ def test_sealed_from_end_to_end(keys):
     np.testing.assert_allclose(graph_executor.Execution(artefact, {"x": x, "y": y}), x + y)
 
 
-def test_plain_bytes_and_converter_classes_are_refused(keys):
-    from tvm_secret.errors import SecretError
+def test_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tflite", None)
+    with pytest.raises(MissingExtraError, match=re.escape("pip install 'tvm-secret[tflite]'")):
+        import_tflite(addition())
 
+
+def test_plain_bytes_and_converter_classes_are_refused(keys):
     with pytest.raises(SecretError):
         from_tflite(addition())
     with pytest.raises(ModelError, match="op_converter"):

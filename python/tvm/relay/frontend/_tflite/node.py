@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -236,8 +236,11 @@ class Node:
                 expr = op.permute_dims(expr, axes) if axes else expr
                 expr = self.emit(op.reshape(expr, shape)) if shape else self.emit(expr)
             if quantisation is not None and quantisation.per_channel:
-                rank = len(shape or axes)
-                quantisation = Quantisation(quantisation.scale, quantisation.zero_point, rank - 1)
+                if quantisation.axis != (axes[-1] if axes else len(shape) - 1):
+                    raise self.refuse(
+                        "its weights are quantised along another axis than the output channels'"
+                    )
+                quantisation = replace(quantisation, axis=len(shape or axes) - 1)
             value.derived[key] = Value(value.name, quantisation, expr, array)
         return value.derived[key]
 

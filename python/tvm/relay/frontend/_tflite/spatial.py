@@ -154,6 +154,8 @@ def _phase_kernels(node: Node, strides: tuple[int, ...]) -> tuple[Value, list[in
     split = whole.reshape(channels, taps[0], strides[0], taps[1], strides[1], depth)
     stacked = split[:, ::-1, :, ::-1].transpose(1, 3, 5, 2, 4, 0).reshape(*taps, depth, -1)
     if quantisation is not None and quantisation.per_channel:
+        if quantisation.axis != 0:
+            raise node.refuse("its weights are quantised along another axis than the output channels'")
         scale = np.tile(quantisation.scale, strides[0] * strides[1])
         quantisation = Quantisation(scale, quantisation.zero_point, axis=3)
     return Value(node.input(1).name, quantisation, array=stacked), taps
