@@ -153,10 +153,9 @@ def _placeholders(graph: Any, tensors: Sequence[str], shapes: Shapes) -> list[An
 def _import_saved_model(
     files: Mapping[str, memoryview], given: Shapes, outputs: Sequence[str] | None
 ) -> Imported:
-    import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
-    from ._tensorflow import Input, convert
+    from ._tensorflow import Input, convert, dtype_name
 
     if "saved_model.pb" not in files:
         raise ModelError("the tar is no SavedModel: 'saved_model.pb' is not at its top")
@@ -173,7 +172,7 @@ def _import_saved_model(
             Input(
                 _without_zero(info.name),
                 info.name,
-                tf.dtypes.as_dtype(info.dtype).name,
+                dtype_name(info.dtype),
                 _declared(info.tensor_shape),
             )
         )

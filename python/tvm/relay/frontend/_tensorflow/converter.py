@@ -58,9 +58,8 @@ def convert(
     """
     symbols: dict[str, relax.Expr] = {}
     arguments = [_argument(entry, shapes.get(entry.name), symbols) for entry in inputs]
-    owners = {str(dimension): variable.name for variable in arguments for dimension in variable.ty.shape}
     builder = relax.BlockBuilder()
-    converter = Converter(graph, builder, owners)
+    converter = Converter(graph, builder, arguments)
     known: dict[str, list[Value]] = {name: [value] for name, value in values.items()}
     for entry, variable in zip(inputs, arguments, strict=True):
         known[converter.graph.resolve(entry.tensor)[0]] = [variable]
@@ -76,6 +75,8 @@ def convert(
                 failure, result = ModelError("an output of the model is not a tensor"), []
             except ModelError as error:
                 failure, result = error, []
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+                failure, result = ModelError("the graph is damaged: its nodes do not fit together"), []
             result = builder.emit_output(result[0] if len(result) == 1 else relax.Tuple(result))
         builder.emit_func_output(result, params=[*arguments, *converter.arguments])
     if failure:
@@ -122,7 +123,7 @@ class Converter:
     """
 
     def __init__(
-        self, graph: Any, builder: relax.BlockBuilder | None = None, owners: Mapping[str, str] | None = None
+        self, graph: Any, builder: relax.BlockBuilder | None = None, inputs: Sequence[relax.Var] = ()
     ) -> None:
         self.graph = Body(graph.node)
         self.params: dict[str, np.ndarray] = {}
@@ -131,7 +132,8 @@ class Converter:
         self.restored: Callable[[str], Callable[[], np.ndarray]] | None = None
         """How the checkpoint reads a tensor, while a graph runs to restore its variables."""
         self._builder = builder
-        self._owners = owners or {}
+        self._inputs = {variable.name for variable in inputs}
+        self._owners = {str(size): variable.name for variable in inputs for size in variable.ty.shape}
         self._functions = {function.signature.name: function for function in graph.library.function}
         self._bodies: dict[str, Body] = {}
         self._expressions: dict[int, tuple[np.ndarray, relax.Expr]] = {}
@@ -319,7 +321,7 @@ class Converter:
         if is_constant(array.size, dtype in ("bool", "int32", "int64")):
             return relax.const(array, dtype)
         base = name = self._names.get(id(array), "weight")
-        while name in self.params:
+        while name in self.params or name in self._inputs:
             name = f"{base}_{len(self.params)}"
         # TVM wants aligned memory, and what a file held may start anywhere.
         self.params[name] = np.require(array, requirements=["C", "A"])

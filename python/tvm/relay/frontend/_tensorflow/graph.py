@@ -69,21 +69,29 @@ class Node:
         return count
 
 
-def _attribute(value: Any) -> Any:
+def dtype_name(code: int) -> str:
+    """The name of a dtype that a file gives by its number."""
     import tensorflow as tf
 
+    try:
+        return tf.dtypes.as_dtype(code).name
+    except TypeError:
+        raise ModelError(f"the graph has a dtype that TensorFlow does not know: {code}") from None
+
+
+def _attribute(value: Any) -> Any:
     kind = value.WhichOneof("value")
     if kind == "s":
         return value.s.decode("utf-8", "replace")
     if kind == "type":
-        return tf.dtypes.as_dtype(value.type).name
+        return dtype_name(value.type)
     if kind != "list":
         return getattr(value, kind) if kind else None
     content = value.list
     if content.s:
         return [item.decode("utf-8", "replace") for item in content.s]
     if content.type:
-        return [tf.dtypes.as_dtype(item).name for item in content.type]
+        return [dtype_name(item) for item in content.type]
     return list(content.i or content.f or content.b or content.shape or content.tensor or content.func)
 
 
