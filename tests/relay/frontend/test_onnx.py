@@ -64,7 +64,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 # Real architectures
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vision_transformer"])
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "vision_transformer"])
 def test_image_classifier_takes_any_batch(name):
     import torch
 

@@ -62,26 +62,45 @@ def check(imported, model: nn.Module, *inputs: torch.Tensor) -> None:
 # Real architectures
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vision_transformer"])
-def test_image_classifier(name):
-    model = getattr(torch_models, name)()
-    for batch, archive, shapes in (
-        (1, torchscript_bytes(model, [normal(1, 3, 32, 32)]), {"image": (1, 3, 32, 32)}),
-        (3, pt2_bytes(model, [normal(2, 3, 32, 32)], dynamic_batch=True), None),
-    ):
-        image = normal(batch, 3, 32, 32)
-        actual = Compiled(import_pytorch(archive, shapes))(image.numpy())[0]
-        expected = model(image).numpy()
+def check_classifier(imported, model: nn.Module, *batches: int) -> None:
+    network = Compiled(imported)
+    for batch in batches:
+        image = normal(batch, 3, 32, 32, seed=batch)
+        actual, expected = network(image.numpy())[0], model(image).numpy()
         assert_agrees(actual, expected)
         np.testing.assert_array_equal(np.argsort(-actual)[:, :5], np.argsort(-expected)[:, :5])
 
 
-def test_bidirectional_lstm():
+def test_torchscript_of_resnet():
+    model = torch_models.resnet18()
+    archive = torchscript_bytes(model, [normal(1, 3, 32, 32)])
+    check_classifier(import_pytorch(archive, {"image": (1, 3, 32, 32)}), model, 1)
+
+
+def test_pt2_of_mobilenet_takes_any_batch():
+    model = torch_models.mobilenet_v2()
+    archive = pt2_bytes(model, [normal(2, 3, 32, 32)], dynamic_batch=True)
+    check_classifier(import_pytorch(archive), model, 1, 3)
+
+
+def test_scripted_vision_transformer_takes_any_batch():
+    model = torch_models.vision_transformer()
+    archive = torchscript_bytes(model, [], script=True)
+    check_classifier(import_pytorch(archive, {"image": ("n", 3, 32, 32)}), model, 1, 3)
+
+
+def test_pt2_of_a_bidirectional_lstm():
     model = torch_models.lstm_classifier()
     tokens = torch.randint(0, 100, (3, 4), generator=torch.Generator().manual_seed(0))
     check(import_pytorch(pt2_bytes(model, [tokens])), model, tokens)
+
+
+def test_integer_inputs_of_torchscript():
+    model = nn.Embedding(30, 4)
+    tokens = torch.tensor([[1, 29, 0]])
     archive = torchscript_bytes(model, [tokens])
-    check(import_pytorch(archive, {"tokens": (3, 4)}, "int64"), model, tokens)
+    check(import_pytorch(archive, {"tokens": (1, 3)}, "int64"), model, tokens)
+    check(import_pytorch(archive, {"tokens": (1, 3)}, {"tokens": "int64"}), model, tokens)
 
 
 # Inputs, shapes and names
