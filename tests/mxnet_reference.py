@@ -234,6 +234,22 @@ def _layer_cases() -> None:
         data=(2, 3, 5),
     )
     case("BatchNorm float16", _operator("BatchNorm", fix_gamma=False), dtype="float16", data=image)
+    case("BatchNorm_v1", _operator("BatchNorm_v1", fix_gamma=False), data=image)
+    case("SyncBatchNorm", lambda S: S.contrib.SyncBatchNorm(S.var("data"), key="k", name="node"), data=image)
+    case("Convolution_v1", _operator("Convolution_v1", kernel=(3, 3), num_filter=4, pad=(1, 0)), data=image)
+    for convention in ("valid", "full"):
+        case(
+            f"Pooling_v1 avg {convention}",
+            _operator(
+                "Pooling_v1",
+                pool_type="avg",
+                kernel=(3, 3),
+                stride=(2, 2),
+                pad=(1, 1),
+                pooling_convention=convention,
+            ),
+            data=(1, 2, 10, 8),
+        )
     case("LayerNorm", _operator("LayerNorm"), data=(2, 5, 7))
     case("LayerNorm axis", _operator("LayerNorm", axis=1, eps=1e-3), data=(2, 5, 7))
     case("InstanceNorm", _operator("InstanceNorm"), data=image)

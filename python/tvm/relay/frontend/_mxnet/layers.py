@@ -123,14 +123,27 @@ def _fully_connected(
     return product if attributes.flag("no_bias", False) else op.add(product, bias[0])
 
 
-@converts("Pooling", "Pooling_v1")
+@converts("Pooling_v1")
+def _pooling_v1(context: Context, attributes: Attributes, data: relax.Expr) -> relax.Expr:
+    # It divides by the whole kernel, wherever that lies.
+    kind = attributes.text("pool_type", "max")
+    if attributes.flag("global_pool", False):
+        return _global_pool(data)(kind, data)
+    pool = _window_pool(attributes, data)
+    if kind != "avg":
+        return pool(kind, data)
+    area = math.prod(attributes.integers("kernel"))
+    return op.divide(pool("sum", data), scalar(area, data))
+
+
+@converts("Pooling")
 def _pooling(context: Context, attributes: Attributes, data: relax.Expr) -> relax.Expr:
     _check_layout(attributes)
     kind = attributes.text("pool_type", "max")
     if attributes.flag("global_pool", False):
         pool = _global_pool(data)
     else:
-        pool = _window_pool(context, attributes, data, kind)
+        pool = _window_pool(attributes, data)
     if kind != "lp":
         return pool(kind, data)
     power = attributes.integer("p_value")
@@ -153,7 +166,7 @@ def _global_pool(data: relax.Expr) -> Pool:
     return lambda kind, values: functions[kind](values, axes, keepdims=True)
 
 
-def _window_pool(context: Context, attributes: Attributes, data: relax.Expr, kind: str) -> Pool:
+def _window_pool(attributes: Attributes, data: relax.Expr) -> Pool:
     kernel, strides, _, pads = _window(attributes)
     rank = len(kernel)
     convention = attributes.text("pooling_convention", "valid")
@@ -327,7 +340,7 @@ def _scores(
     context: Context, attributes: Attributes, data: relax.Expr, *length: relax.Expr
 ) -> tuple[relax.Expr, int]:
     """What the softmax operators take the softmax of, and its axis."""
-    if attributes.flag("use_length", False):
+    if attributes.flag("use_length", None):
         raise ModelError("attribute 'use_length' is not supported")
     axis = axis_of(data, attributes.integer("axis", -1))
     data = context.astype(data, attributes.dtype("dtype", None) or dtype_of(data))

@@ -264,8 +264,8 @@ _REQUIRED: Any = object()
 class Attributes:
     """A node's attributes, which MXNet writes as text, read as the types that the operators declare.
 
-    Each reader returns `default` where the attribute is absent and None where it is "None". It raises
-    `ModelError` where the attribute has no value and no default, and where it cannot be read.
+    Each reader returns `default` where the attribute is absent, and None for "None" where that is the default
+    or `optional` is set. It raises `ModelError` for all else that cannot be read.
     """
 
     def __init__(self, values: Mapping[str, str]):
@@ -279,8 +279,10 @@ class Attributes:
     def text(self, name: str, default: Any = _REQUIRED) -> Any:
         return self._read(name, default, str)
 
-    def integer(self, name: str, default: Any = _REQUIRED, minimum: int | None = None) -> Any:
-        return self._read(name, default, lambda text: _integer(text, minimum))
+    def integer(
+        self, name: str, default: Any = _REQUIRED, minimum: int | None = None, optional: bool = False
+    ) -> Any:
+        return self._read(name, default, lambda text: _integer(text, minimum), optional)
 
     def number(self, name: str, default: Any = _REQUIRED) -> Any:
         return self._read(name, default, float)
@@ -303,13 +305,13 @@ class Attributes:
     def dtype(self, name: str, default: Any = _REQUIRED) -> Any:
         return self._read(name, default, _dtype)
 
-    def _read(self, name: str, default: Any, read: Any) -> Any:
+    def _read(self, name: str, default: Any, read: Any, optional: bool = False) -> Any:
         text = self._values.get(name)
-        if text in (None, "None") and default is _REQUIRED:
-            raise ModelError(f"attribute '{name}' is missing")
         if text is None:
+            if default is _REQUIRED:
+                raise ModelError(f"attribute '{name}' is missing")
             return default
-        if text == "None":
+        if text == "None" and (optional or default is None):
             return None
         try:
             return read(text)

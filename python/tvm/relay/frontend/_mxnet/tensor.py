@@ -488,7 +488,7 @@ def _topk(context: Context, attributes: Attributes, data: relax.Expr) -> relax.E
 
 def _along(context: Context, attributes: Attributes, data: relax.Expr) -> tuple[relax.Expr, int]:
     """`data` and the axis to order it along; flattened where the axis is None."""
-    axis = attributes.integer("axis", -1)
+    axis = attributes.integer("axis", -1, optional=True)
     if axis is None:
         return context.emit(reshape(data, [math.prod(shape_of(data))])), 0
     return data, axis_of(data, axis)
