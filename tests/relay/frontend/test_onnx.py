@@ -13,6 +13,7 @@ import pytest
 from compiled import Compiled, assert_agrees, inputs_of
 from onnx import TensorProto, helper, numpy_helper
 
+from tvm import relax
 from tvm.relay.frontend.onnx import from_onnx, import_onnx
 from tvm_secret.errors import ModelError
 
@@ -50,6 +51,7 @@ def reference(model: bytes, **inputs: np.ndarray) -> list[np.ndarray]:
 def check(model: bytes, **inputs: np.ndarray) -> None:
     """The model gives what it gives in ONNX Runtime."""
     imported = import_onnx(model)
+    relax.analysis.well_formed(imported.module)
     outputs = Compiled(imported, upstream=True)(*(inputs[name] for name in inputs_of(imported)))
     expected = reference(model, **inputs)
     assert len(outputs) == len(expected)
@@ -407,7 +409,7 @@ def test_unsupported_operator_is_named_with_its_node(capfd):
     nameless = model_of([helper.make_node("Det", ["x"], ["y"])], {"x": [2, 2]}, ["y"])
     refused(nameless, "Det .*'y'")
     printed = capfd.readouterr()
-    assert "0.123" not in printed.out + printed.err
+    assert printed.out + printed.err == ""
 
 
 def test_failing_operator_is_named_and_nothing_is_printed(capfd):
@@ -421,8 +423,7 @@ def test_failing_operator_is_named_and_nothing_is_printed(capfd):
     proto.graph.output.append(onnx.ValueInfoProto(name="y"))
     refused(proto.SerializeToString(), r"MatMul \(node 'product'\)")
     printed = capfd.readouterr()
-    assert "0.123" not in printed.out + printed.err
-    assert printed.out == ""
+    assert printed.out + printed.err == ""
 
 
 def test_wrong_inputs_are_named():

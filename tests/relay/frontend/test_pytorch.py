@@ -15,6 +15,7 @@ import torch
 from compiled import Compiled, assert_agrees, inputs_of
 from torch import nn
 
+from tvm import relax
 from tvm.relay.frontend.pytorch import from_pytorch, import_pytorch
 from tvm_secret.errors import ModelError
 from zoo import torch_models
@@ -53,6 +54,7 @@ def small_inputs(batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 def check(imported, model: nn.Module, *inputs: torch.Tensor) -> None:
     """The imported model gives what `model` gives."""
+    relax.analysis.well_formed(imported.module)
     expected = model(*inputs)
     outputs = Compiled(imported, upstream=True)(*(value.numpy() for value in inputs))
     for actual, wanted in zip(outputs, expected if isinstance(expected, tuple) else [expected], strict=True):
@@ -189,8 +191,6 @@ def test_negative_index():
 
 
 def test_custom_operator_converter():
-    from tvm import relax
-
     class Determinant(nn.Module):
         def forward(self, x):
             return torch.linalg.inv_ex(x).inverse

@@ -105,12 +105,19 @@ def import_onnx(
     converter = GraphConverter(builder, proto.functions)
     with builder.function("main", [*inputs.values(), *parameters.values()]):
         # Relax allows no branch inside a dataflow block.
-        with contextlib.nullcontext() if has_branches(graph) else builder.dataflow() as block:
-            outputs = converter.convert(graph, inputs | parameters, opsets)
+        straight = not has_branches(graph)
+        with builder.dataflow() if straight else contextlib.nullcontext():
+            try:
+                outputs, failure = converter.convert(graph, inputs | parameters, opsets), None
+            except ModelError as error:
+                # A builder that is left in the middle of a function complains on stderr.
+                outputs, failure = [relax.const(0)], error
             result = outputs[0] if len(outputs) == 1 else relax.Tuple(outputs)
-            if block is not None:
+            if straight:
                 result = builder.emit_output(result)
         builder.emit_func_output(result)
+    if failure is not None:
+        raise failure
     module = bound_indices(builder.get())
     module, weights = _without_unused(module, len(inputs), weights)
     return Imported(module, weights, [output.name for output in graph.output])
