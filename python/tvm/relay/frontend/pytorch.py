@@ -197,11 +197,10 @@ def _to_relax(
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = program.run_decompositions()
-    weights = _promote_weights(program, list(shapes or inputs), use_parser_friendly_name)
+    weights = _weights_as_inputs(program, list(shapes or inputs), use_parser_friendly_name)
     try:
         module = from_exported_program(
             program,
-            keep_params_as_input=True,
             unwrap_unit_return_tuple=True,
             custom_convert_map=dict(custom_convert_map or {}),
             run_ep_decomposition=False,
@@ -211,7 +210,7 @@ def _to_relax(
         if not operators:
             raise
         raise ModelError(f"PyTorch: operators not supported: {', '.join(sorted(operators))}") from None
-    module["main"] = module["main"].without_attr("params")
+    module["main"] = module["main"].with_attr("num_input", len(inputs))
     module = bound_indices(module)
     if shapes:
         module = _with_shapes(module, shapes)
@@ -233,46 +232,48 @@ def _user_inputs(program: Any) -> list[str]:
     return names
 
 
-def _promote_weights(
+def _weights_as_inputs(
     program: Any, inputs: list[str], use_parser_friendly_name: bool
 ) -> dict[str, np.ndarray]:
-    """Make every larger tensor that `program` holds a parameter of it, and name parameters and inputs.
+    """Turn every larger tensor that `program` holds into an input after its own, and name them all.
 
-    Relax's importer puts buffers and constants, a batch norm's statistics say, into the code; what is a
-    parameter stays apart. The new names are those of the state dict, and `inputs`.
+    Relax's importer would put buffers and constants, a batch norm's statistics say, into the code, and copy
+    parameters. The new names are `inputs`, and those of the state dict.
     """
     import torch
     from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
 
     nodes = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
-    specs = program.graph_signature.input_specs
+    own, weight_specs, kept_specs = [], [], []
     names = iter(inputs)
     constants = program.constants
     kept, weights = {}, {}
-    for spec in list(specs):
-        old = spec.arg.name
+    for spec in program.graph_signature.input_specs:
+        node = nodes[spec.arg.name]
         if isinstance(spec.arg, ConstantArgument):
-            specs.remove(spec)
-            program.graph.erase_node(nodes[old])
+            program.graph.erase_node(node)
             continue
         if spec.kind is InputKind.USER_INPUT:
-            new = next(names)
+            name = next(names)
+            own.append(spec)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             tensor = program.state_dict.get(spec.target, constants.get(spec.target))
             wide_integer = tensor.dtype in (torch.int64, torch.int32, torch.bool)
             if spec.kind is not InputKind.PARAMETER and is_constant(tensor.numel(), wide_integer):
                 kept[spec.target] = tensor
+                kept_specs.append(spec)
                 continue
-            spec.kind = InputKind.PARAMETER
-            program.state_dict[spec.target] = tensor
-            new = spec.target.replace(".", "_") if use_parser_friendly_name else spec.target
-            if new in inputs:
-                raise ModelError(f"PyTorch: '{new}' is the name of a weight: name the input otherwise")
-            weights[new] = _to_numpy(tensor)
+            name = spec.target.replace(".", "_") if use_parser_friendly_name else spec.target
+            if name in inputs:
+                raise ModelError(f"PyTorch: '{name}' is the name of a weight: name the input otherwise")
+            weights[name] = _to_numpy(tensor)
+            spec.kind, spec.target, spec.persistent = InputKind.USER_INPUT, None, None
+            weight_specs.append(spec)
         else:
-            raise ModelError(f"PyTorch: '{old}' is not a tensor")
-        spec.arg = TensorArgument(name=new)
-        nodes[old].name = new
+            raise ModelError(f"PyTorch: '{spec.arg.name}' is not a tensor")
+        spec.arg = TensorArgument(name=name)
+        node.name = name
+    program.graph_signature.input_specs[:] = own + weight_specs + kept_specs
     constants.clear()
     constants.update(kept)
     return weights
