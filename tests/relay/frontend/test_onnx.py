@@ -440,6 +440,15 @@ def test_wrong_inputs_are_named():
     refused(sequence.SerializeToString(), "'x' is not a tensor")
 
 
+def test_dangling_names_are_named():
+    refused(
+        model_of([helper.make_node("Exp", ["z"], ["y"])], {"x": [2]}, ["y"]), "Exp .*'z', which nothing gives"
+    )
+    refused(
+        model_of([helper.make_node("Exp", ["x"], ["z"])], {"x": [2]}, ["y"]), "no node gives the output 'y'"
+    )
+
+
 def test_weights_in_other_files_are_refused():
     model = model_of([helper.make_node("Add", ["x", "w"], ["y"])], {"x": [64]}, ["y"], {"w": normal(64)})
     proto = onnx.ModelProto.FromString(model)

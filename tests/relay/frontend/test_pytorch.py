@@ -395,6 +395,13 @@ def test_malformed_bytes_are_refused():
         archive[: len(archive) // 2],
     ):
         refused(malformed, "not a PyTorch archive")
+    flipped = bytearray(archive)
+    flipped[archive.index(b'"graph_module"') + 5] ^= 1
+    refused(bytes(flipped), "cannot be read")
+    scripted = torchscript_bytes(small(), small_inputs())
+    flipped = bytearray(scripted)
+    flipped[scripted.index(b"PK\x03\x04", 100) + 1] ^= 1
+    refused(bytes(flipped), "cannot be read", {"image": (2, 3, 8, 8), "scale": (2,)})
     empty = io.BytesIO()
     zipfile.ZipFile(empty, "w").close()
     refused(empty.getvalue(), "not a PyTorch archive")

@@ -107,14 +107,19 @@ def import_pytorch(
         raise ModelError(f"this is not a PyTorch archive: {_SAVE_INSTEAD}")
     names = archive.namelist()
     root = names[0].partition("/")[0]
-    if f"{root}/archive_format" in names:
-        program = read_pt2(model, archive, root)
-    elif f"{root}/constants.pkl" in names:
-        program, shape = _read_torchscript(model, archive, shape, default_dtype)
-    elif f"{root}/data.pkl" in names:
-        raise ModelError(f"this is a pickle, which could run code when opened: {_SAVE_INSTEAD}")
-    else:
-        raise ModelError(f"this is not a PyTorch archive: {_SAVE_INSTEAD}")
+    try:
+        if f"{root}/archive_format" in names:
+            program = read_pt2(model, archive, root)
+        elif f"{root}/constants.pkl" in names:
+            program, shape = _read_torchscript(model, archive, shape, default_dtype)
+        elif f"{root}/data.pkl" in names:
+            raise ModelError(f"this is a pickle, which could run code when opened: {_SAVE_INSTEAD}")
+        else:
+            raise ModelError(f"this is not a PyTorch archive: {_SAVE_INSTEAD}")
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"PyTorch: the archive cannot be read: {one_line(error)}") from None
     return _to_relax(program, shape, custom_convert_map, use_parser_friendly_name)
 
 

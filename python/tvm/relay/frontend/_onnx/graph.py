@@ -57,12 +57,18 @@ class GraphConverter:
         for tensor in graph.initializer:
             values[tensor.name] = constant(tensor)
         self._convert_nodes(graph.node, values, opsets)
+        for output in graph.output:
+            if output.name not in values:
+                raise ModelError(f"ONNX: no node gives the output '{output.name}'")
         return [self._as_tensor(values[output.name]) for output in graph.output]
 
     def _convert_nodes(
         self, nodes: Iterable[onnx.NodeProto], values: dict[str, Any], opsets: Mapping[str, int]
     ) -> None:
         for node in nodes:
+            for name in node.input:
+                if name and name not in values:
+                    raise ModelError(f"ONNX: {_title(node)} takes '{name}', which nothing gives")
             inputs = [values[name] if name else None for name in node.input]
             try:
                 results = self._convert_node(node, inputs, values, opsets)
