@@ -238,10 +238,12 @@ def _parse_core(data: bytes) -> dict[str, Any]:
 
 def _parse_recipients(data: bytes) -> list[dict[str, str]]:
     stanzas = parse_json(data, "list of recipients")
+    # Written for the file that has a thousand of them.
     well_formed = isinstance(stanzas, list) and all(
-        isinstance(stanza, dict)
-        and {"type", "key"} <= stanza.keys()
-        and all(isinstance(value, str) for value in stanza.values())
+        type(stanza) is dict
+        and "type" in stanza
+        and "key" in stanza
+        and {*map(type, stanza.values())} == {str}
         for stanza in stanzas
     )
     if not well_formed or not stanzas:
