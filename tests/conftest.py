@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,15 +107,33 @@ def _fork_server():
         multiprocessing.forkserver.ensure_running()
 
 
-def _run_tvmc(arguments: list[str], folder: Path, environment: dict[str, str], out: str, err: str) -> None:
-    from tvm_secret.cli import main
-
+def _child(work: Callable, argument, folder: Path, environment: dict[str, str], out: str, err: str) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate((os.devnull, out, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-    sys.exit(main(arguments))
+    sys.exit(work(argument))
+
+
+def run_forked(
+    work: Callable, argument, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess:
+    """Run `work(argument)`, a module's function, in a process that has imported everything already."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out, err = f"{scratch}/out", f"{scratch}/err"
+        process = _server.Process(target=_child, args=(work, argument, folder, environment, out, err))
+        process.start()
+        process.join(300)
+        return subprocess.CompletedProcess(
+            argument, process.exitcode, Path(out).read_text(), Path(err).read_text()
+        )
+
+
+def _tvmc(arguments: list[str]) -> int:
+    from tvm_secret.cli import main
+
+    return main(arguments)
 
 
 @dataclass(frozen=True)
@@ -139,14 +158,7 @@ class Tvmc:
         environment |= env or {}
         environment = {name: value for name, value in environment.items() if value is not None}
         words = [str(argument) for argument in arguments]
-        with tempfile.TemporaryDirectory() as scratch:
-            out, err = f"{scratch}/out", f"{scratch}/err"
-            process = _server.Process(target=_run_tvmc, args=(words, self.folder, environment, out, err))
-            process.start()
-            process.join(300)
-            done = subprocess.CompletedProcess(
-                words, process.exitcode, Path(out).read_text(), Path(err).read_text()
-            )
+        done = run_forked(_tvmc, words, self.folder, environment)
         if check:
             assert done.returncode == 0, done.stderr
         return done
