@@ -135,6 +135,32 @@ def test_elementary_functions_are_right_to_a_few_units(name, reference):
     np.testing.assert_allclose(run(compiled, x), expected, rtol=5e-7, atol=1e-37)
 
 
+def test_nested_functions_compile_in_linear_time():
+    """Where each level doubled the work, as substituted variables do, twenty would never end."""
+    x = np.linspace(-2, 2, 64, dtype="float32")
+
+    def body(emit, data):
+        for _ in range(20):
+            data = emit(relax.op.tanh(emit(relax.op.sigmoid(data))))
+        return data
+
+    expected = x
+    for _ in range(20):
+        expected = np.tanh(1 / (1 + np.exp(-expected)))
+    assert_close(run(build({"x": x.shape}, {}, body), x), expected)
+
+
+def test_function_of_an_element_that_only_one_branch_may_read():
+    x = np.random.default_rng(6).standard_normal((3, 5), dtype="float32")
+
+    def body(emit, data):
+        y = emit(relax.op.exp(emit(relax.op.tanh(data))))
+        return relax.op.nn.pad(y, [0, 2, 1, 1], pad_value=4.0)
+
+    expected = np.pad(np.exp(np.tanh(x)), ((0, 2), (1, 1)), constant_values=4)
+    assert_close(run(build({"x": x.shape}, {}, body), x), expected)
+
+
 def test_padding_lanes_do_not_leak_through_singular_operators():
     """log and division make the lanes beyond the channels infinite or NaN; no real channel may see it."""
     rng = np.random.default_rng(5)

@@ -1,22 +1,24 @@
 """exp, tanh, sigmoid and erf of float32 as vector arithmetic, right to a few units in the last place.
 
-LLVM lowers these to calls of the C library, one element at a time. Functions are rewritten to operators of
-our own, which are expanded when TIR is lowered to LLVM and work on whatever vectors they then stand in. NaN
-and infinities are treated as the C library treats them.
+LLVM lowers these to calls of the C library, one element at a time. `name_elementary` rewrites them to
+operators of our own, which survive scheduling and vectorising as they are; `ExpandElementary`, late in
+lowering, turns each into arithmetic on whatever vectors it then stands in. NaN and infinities are treated as
+the C library treats them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tvm_ffi
 
+import tvm
 from tvm import ir, tirx
 
 from .statements import rewrite, rewrite_leaves
 
-__all__ = ["expand_elementary"]
+__all__ = ["ExpandElementary", "name_elementary"]
 
 _PREFIX = "tvm_secret.cpu."
 _PURE = 1  # upstream's CallEffectKind
@@ -60,12 +62,6 @@ def _horner(x: ir.Expr, coefficients: Sequence[float]) -> ir.Expr:
     return total
 
 
-def _let(value: ir.Expr, body) -> ir.Expr:
-    """`body` of a variable that holds `value`, so that it is computed once; use the result but once."""
-    variable = tirx.Var("t", str(value.ty.dtype))
-    return tirx.Let(variable, value, body(variable))
-
-
 def _clamped(x: ir.Expr, low: float, high: float) -> ir.Expr:
     """x within [low, high]; NaN, of which every comparison is false, stays NaN."""
     below, above = _number(low, x), _number(high, x)
@@ -77,50 +73,43 @@ def _power_of_two(n: ir.Expr) -> ir.Expr:
     return tirx.reinterpret("float32" + str(n.ty.dtype)[len("int32") :], bits)
 
 
-def _exp(x: ir.Expr) -> ir.Expr:
+# An expansion takes its argument and `hold`, which computes an expression once and gives what stands for it.
+Hold = Callable[[ir.Expr], ir.Expr]
+
+
+def _exp(x: ir.Expr, hold: Hold) -> ir.Expr:
     """exp(x) = 2^n exp(r), |r| <= ln(2) / 2, by the Taylor series; 2^n as two factors within range."""
     integer = "int32" + _lanes(x)
     high = 0.693359375  # ln(2) with few enough bits that its product with n is exact
     low = math.log(2) - high
-
-    def with_argument(x):
-        nearest = tirx.floor(x * _number(1 / math.log(2), x) + _number(0.5, x))
-        return _let(tirx.min(nearest, _number(127.0, x)), lambda n: with_n(x, n))  # 2^128 is no float32
-
-    def with_n(x, n):
-        remainder = (x - n * _number(high, x)) - n * _number(low, x)
-        series = [1 / math.factorial(k) for k in range(9)]
-        return _let(
-            remainder, lambda r: _let(n.astype(integer), lambda whole: scaled(_horner(r, series), whole))
-        )
-
-    def scaled(value, whole):
-        half = whole >> tirx.const(1, integer)
-        return value * _power_of_two(half) * _power_of_two(whole - half)
-
-    return _let(_clamped(x, -104.0, 89.0), with_argument)
+    x = hold(_clamped(hold(x), -104.0, 89.0))
+    nearest = tirx.floor(x * _number(1 / math.log(2), x) + _number(0.5, x))
+    n = hold(tirx.min(nearest, _number(127.0, x)))  # 2^128 is no float32
+    remainder = hold((x - n * _number(high, x)) - n * _number(low, x))
+    series = _horner(remainder, [1 / math.factorial(k) for k in range(9)])
+    whole = hold(n.astype(integer))
+    half = hold(whole >> tirx.const(1, integer))
+    return series * _power_of_two(half) * _power_of_two(whole - half)
 
 
-def _sigmoid(x: ir.Expr) -> ir.Expr:
-    return _number(1.0, x) / (_number(1.0, x) + _exp(_number(0.0, x) - x))
+def _sigmoid(x: ir.Expr, hold: Hold) -> ir.Expr:
+    return _number(1.0, x) / (_number(1.0, x) + _exp(_number(0.0, x) - x, hold))
 
 
-def _tanh(x: ir.Expr) -> ir.Expr:
-    def of(x):
-        zero, one, two = (_number(n, x) for n in (0.0, 1.0, 2.0))
-        sign = tirx.Select(x < zero, zero - one, one)
-        far = sign * (one - two / (_exp(x * sign * two) + one))
-        near = _let(x * x, lambda square: x * _horner(square, _TANH_SERIES))
-        return tirx.Select(x * sign < _number(_TANH_SWITCH, x), near, far)
+def _tanh(x: ir.Expr, hold: Hold) -> ir.Expr:
+    x = hold(x)
+    zero, one, two = (_number(n, x) for n in (0.0, 1.0, 2.0))
+    sign = hold(tirx.Select(x < zero, zero - one, one))
+    far = sign * (one - two / (_exp(x * sign * two, hold) + one))
+    square = hold(x * x)
+    near = x * _horner(square, _TANH_SERIES)
+    return tirx.Select(x * sign < _number(_TANH_SWITCH, x), near, far)
 
-    return _let(x, of)
 
-
-def _erf(x: ir.Expr) -> ir.Expr:
-    def of(x):
-        return _let(x * x, lambda square: x * _horner(square, _ERF_P) / _horner(square, _ERF_Q))
-
-    return _let(_clamped(x, -_ERF_LIMIT, _ERF_LIMIT), of)
+def _erf(x: ir.Expr, hold: Hold) -> ir.Expr:
+    x = hold(_clamped(hold(x), -_ERF_LIMIT, _ERF_LIMIT))
+    square = hold(x * x)
+    return x * _horner(square, _ERF_P) / _horner(square, _ERF_Q)
 
 
 _EXPANSIONS = {"exp": _exp, "sigmoid": _sigmoid, "tanh": _tanh, "erf": _erf}
@@ -129,27 +118,35 @@ _EXPANSIONS = {"exp": _exp, "sigmoid": _sigmoid, "tanh": _tanh, "erf": _erf}
 def _register() -> None:
     """Declare our operators to TVM. They are new names, so that no one else's code is lowered differently."""
     register = tvm_ffi.get_global_func("ir.RegisterOp")
-    lowering = tvm_ffi.get_global_func("tirx.RegisterOpLowerIntrinsic")
-    for name, expansion in _EXPANSIONS.items():
+    for name in _EXPANSIONS:
         register(_PREFIX + name, f"{name} as vector arithmetic")
         operator = ir.Op.get(_PREFIX + name)
         operator.set_num_inputs(1)
         operator.set_attr("TCallEffectKind", _PURE)
         operator.set_attr("TVectorizable", True)
-        lowering(_PREFIX + name, lambda call, expansion=expansion: expansion(call.args[0]), "llvm", 10)
 
 
 _register()
 
 
-def expand_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def _operator(node: ir.Expr, prefix: str) -> str | None:
+    """Which of our functions `node` calls under `prefix`, or None."""
+    if not isinstance(node, ir.Call) or not isinstance(node.op, ir.Op):
+        return None
+    name = node.op.name.removeprefix(prefix)
+    return name if node.op.name.startswith(prefix) and name in _EXPANSIONS else None
+
+
+def _is_conditional(node: ir.Expr) -> bool:
+    return isinstance(node, ir.Call) and isinstance(node.op, ir.Op) and node.op.name == "tirx.if_then_else"
+
+
+def name_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with our operators in place of upstream's, where they take float32."""
 
     def replace(node: ir.Expr) -> ir.Expr | None:
-        if not isinstance(node, ir.Call) or not isinstance(node.op, ir.Op) or str(node.ty.dtype) != "float32":
-            return None
-        name = node.op.name.removeprefix("tirx.")
-        if name not in _EXPANSIONS:
+        name = _operator(node, "tirx.")
+        if name is None or str(node.ty.dtype) != "float32":
             return None
         return ir.Call(ir.Op.get(_PREFIX + name), [rewrite(node.args[0], replace)], ret_ty=node.ty)
 
@@ -159,3 +156,66 @@ def expand_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
         return stmt
 
     return func.with_body(rewrite_leaves(func.body, store))
+
+
+@tvm.transform.module_pass(opt_level=0, name="ExpandElementary")
+class ExpandElementary:
+    """Turn our operators into arithmetic; loops are vectorised by now and buffers flat."""
+
+    def transform_module(self, module: ir.IRModule, context: tvm.transform.PassContext) -> ir.IRModule:
+        for name, func in list(module.functions_items()):
+            if isinstance(func, tirx.PrimFunc):
+                module[name] = func.with_body(rewrite_leaves(func.body, _expanded))
+        return module
+
+
+def _expanded(stmt: tirx.Stmt) -> tirx.Stmt:
+    """`stmt` after the statements that hold the intermediate results of its calls.
+
+    Results are held in local buffers, which LLVM keeps in registers. Variables would do for LLVM, but TVM's
+    analyzer substitutes a variable's value wherever it stands, and nested calls then take exponential time.
+    """
+    before: list[tirx.Stmt] = []
+
+    def store(value: ir.Expr) -> ir.Expr:
+        dtype = tvm.DataType(str(value.ty.dtype))
+        buffer = tirx.decl_buffer((dtype.lanes,), str(dtype.with_lanes(1)), "held", scope="local")
+        index = tirx.Ramp(0, 1, dtype.lanes) if dtype.lanes > 1 else 0
+        before.extend((tirx.AllocBuffer(buffer), tirx.BufferStore(buffer, value, [index])))
+        return tirx.BufferLoad(buffer, [index])
+
+    def expand(node: ir.Expr, hold: Hold) -> ir.Expr | None:
+        if _is_conditional(node):
+            # What only one branch may evaluate, an element out of bounds perhaps, stays in that branch.
+            condition, *branches = node.args
+            arguments = [again(condition, hold), *(_with_variables(branch, again) for branch in branches)]
+            return ir.Call(node.op, arguments, node.attrs, ret_ty=node.ty)
+        name = _operator(node, _PREFIX)
+        if name is None:
+            return None
+        return _EXPANSIONS[name](again(node.args[0], hold), hold)
+
+    def again(expression: ir.Expr, hold: Hold) -> ir.Expr:
+        return rewrite(expression, lambda node: expand(node, hold))
+
+    if isinstance(stmt, tirx.BufferStore):
+        value = again(stmt.value, store)
+        if before or not value.same_as(stmt.value):
+            stmt = tirx.BufferStore(stmt.buffer, value, stmt.indices)
+    elif isinstance(stmt, tirx.Bind):
+        stmt = tirx.Bind(stmt.var, again(stmt.value, store))
+    return tirx.SeqStmt([*before, stmt]) if before else stmt
+
+
+def _with_variables(expression: ir.Expr, again: Callable[[ir.Expr, Hold], ir.Expr]) -> ir.Expr:
+    """`expression` expanded in place: what its calls hold becomes variables around the whole of it."""
+    held: list[tuple[tirx.Var, ir.Expr]] = []
+
+    def bind(value: ir.Expr) -> ir.Expr:
+        held.append((tirx.Var("held", str(value.ty.dtype)), value))
+        return held[-1][0]
+
+    result = again(expression, bind)
+    for variable, value in reversed(held):
+        result = tirx.Let(variable, value, result)
+    return result

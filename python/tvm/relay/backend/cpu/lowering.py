@@ -14,6 +14,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 import tvm
 from tvm import tirx
 
+from .elementary import ExpandElementary
 from .statements import rewrite_leaves
 
 __all__ = ["PIPELINE", "code_target"]
@@ -67,7 +68,7 @@ def _pipeline():
     lower, finalize_host, finalize_device = default_s_tir_pipeline()
 
     def finalize():
-        return tvm.transform.Sequential([_KeepLocalBuffersOnStack(), finalize_host()])
+        return tvm.transform.Sequential([ExpandElementary(), _KeepLocalBuffersOnStack(), finalize_host()])
 
     return lower, finalize, finalize_device
 

@@ -10,7 +10,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from . import convolution, fallback, matmul, pooling, winograd
-from .elementary import expand_elementary
+from .elementary import name_elementary
 from .kernel import Fused, analyse
 from .machine import Machine
 
@@ -41,7 +41,7 @@ class Schedule:
 
     def _scheduled(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         try:
-            func = expand_elementary(func)
+            func = name_elementary(func)
             fused = analyse(func)
             if fused is not None:
                 return KERNELS[fused.kernel](fused, self.machine).with_attr("tirx.is_scheduled", True)
