@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import io
 import warnings
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from ..envelope import MAGIC, naming, unseal
-from ..errors import ModelError
-from ..files import atomic_writer
-from ..runtime import GraphModule, TensorInfo
+from .. import retired
+from ..errors import SecretError
+from ..runner import FILL_MODES, TVMCPackage, get_top_results, load_inputs, run_module
+from ..runtime import OperatorTime
 from . import options
 
 DESCRIPTION = """Run a sealed artefact. Code, graph and weights are decrypted in memory only.
 
 Inputs are arrays by name in an .npz (plain, or sealed by 'tvmc encrypt'); outputs are written as output_0,
-output_1, ... to another."""
-EXAMPLE = "  tvmc run -i in.npz -o out.npz --print-top 5 model.tar"
+output_1, ... to another. With --seal-outputs they are sealed to the recipients, and 'tvmc decrypt' opens
+them: whoever runs the model then finds neither inputs nor outputs on the disk."""
+EXAMPLE = """  tvmc run -i in.npz -o out.npz --print-top 5 model.tar
+  tvmc run -i in.npz.sealed -o out.npz.sealed --seal-outputs -r rsa_public_key.pem model.tar"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--inputs", type=Path, metavar="NPZ", help="inputs by name")
     parser.add_argument("-o", "--outputs", type=Path, metavar="NPZ", help="where to write the outputs")
     parser.add_argument(
+        "--seal-outputs", action="store_true", help="seal the outputs to the recipients, as type 'outputs'"
+    )
+    parser.add_argument(
         "--fill-mode",
-        choices=("zeros", "ones", "random"),
+        choices=FILL_MODES,
         default="random",
         help="what to fill inputs with that are not given (default: %(default)s)",
     )
@@ -39,15 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print-top", type=_positive, metavar="N", help="print the N largest of the first output"
     )
     parser.add_argument("--print-time", action="store_true", help="print a summary of the time it took")
-    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="timed series (default: 1)")
     parser.add_argument(
-        "--number", type=_positive, default=1, metavar="N", help="runs in a series (default: 1)"
+        "--profile",
+        action="store_true",
+        help="print the time of each operator; this shows what kinds of layers the model has",
     )
+    parser.add_argument("--repeat", type=_positive, metavar="N", help="timed series (default: 1)")
+    parser.add_argument("--number", type=_positive, metavar="N", help="runs in a series (default: 1)")
     parser.add_argument(
         "--end-to-end", action="store_true", help="time the copying of inputs and outputs too"
     )
-    parser.add_argument("--device", choices=("cpu",), default="cpu", help="artefacts run on the CPU")
-    options.add_keys(parser, opens=True, seals=False)
+    parser.add_argument("--device", metavar="cpu", default="cpu", help="artefacts run on the CPU")
+    options.add_sealing(parser)
+    options.add_keys(parser, opens=True, seals=True, signs=True)
+    options.add_retired(
+        parser,
+        retired.RUN,
+        {"hostname": ("--rpc-tracker",), "rpc_key": ("--rpc-key",), "options": ("--project-option",)},
+    )
 
 
 def _positive(text: str) -> int:
@@ -58,60 +68,58 @@ def _positive(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    _check(arguments)
     with options.keys(arguments):
-        given = _read_inputs(arguments.inputs) if arguments.inputs else {}
-        with GraphModule(arguments.file) as module:
-            for name, value in given.items():
-                module.set_input(name, value)
-            for info in module.missing_inputs():
-                if given:
-                    warnings.warn(
-                        f"the input {info.name!r} is not in {arguments.inputs}: filled with "
-                        f"{arguments.fill_mode}",
-                        stacklevel=2,
-                    )
-                module.set_input(info.name, _filled(info, arguments.fill_mode))
-            module.run()
-            outputs = [module.get_output(index) for index in range(module.get_num_outputs())]
-            if arguments.print_time:
-                timing = module.benchmark(
-                    repeat=arguments.repeat, number=arguments.number, end_to_end=arguments.end_to_end
-                )
-                print(f"Execution time summary:\n{timing}")
+        result = run_module(
+            TVMCPackage(arguments.file),
+            arguments.device,
+            inputs=load_inputs(arguments.inputs) if arguments.inputs else None,
+            fill_mode=arguments.fill_mode,
+            repeat=arguments.repeat or 1,
+            number=arguments.number or 1,
+            profile=arguments.profile,
+            end_to_end=arguments.end_to_end,
+            timed=arguments.print_time,
+        )
+        if arguments.outputs:
+            result.save(arguments.outputs, seal=arguments.seal_outputs, suite=arguments.suite)
+    if result.operators is not None:
+        _print_profile(result.operators)
+    if arguments.print_time:
+        print(result.format_times())
     if arguments.print_top:
-        print(_top(outputs[0], arguments.print_top))
-    if arguments.outputs:
-        with atomic_writer(arguments.outputs) as file:
-            np.savez(file, **{f"output_{index}": array for index, array in enumerate(outputs)})
+        print(get_top_results(result, arguments.print_top))
 
 
-def _read_inputs(path: Path) -> dict[str, np.ndarray]:
-    data = path.read_bytes()
-    if data.startswith(MAGIC):
-        with naming(path), unseal(data, content_type="inputs") as secret:
-            data = bytes(secret)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return dict(archive.items())
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
-        raise ModelError(f"{path}: it is not an .npz of plain arrays") from None
+def _check(arguments: argparse.Namespace) -> None:
+    options.check_retired(arguments, retired.RUN)
+    if arguments.seal_outputs:
+        if not arguments.outputs:
+            raise SecretError("--seal-outputs seals the file that -o/--outputs names, and there is none")
+        if arguments.print_top:
+            raise SecretError("--print-top would show what --seal-outputs hides: give one of them")
+    elif arguments.recipient or arguments.sign_key:
+        raise SecretError("-r and --sign-key are for sealed outputs: give --seal-outputs too")
+    if not arguments.print_time:
+        for name in ("repeat", "number", "end_to_end"):
+            if getattr(arguments, name):
+                warnings.warn(f"--{name.replace('_', '-')} times nothing without --print-time", stacklevel=2)
 
 
-def _filled(info: TensorInfo, mode: str) -> np.ndarray:
-    # A symbolic dimension, a batch mostly, is run at size 1.
-    shape = [1 if isinstance(size, str) else size for size in info.shape]
-    if mode == "zeros":
-        return np.zeros(shape, info.dtype)
-    if mode == "ones":
-        return np.ones(shape, info.dtype)
-    random = np.random.default_rng()
-    if np.issubdtype(np.dtype(info.dtype), np.floating):
-        return random.random(shape).astype(info.dtype)
-    return random.integers(0, 2, shape).astype(info.dtype)
+def _print_profile(operators: list[OperatorTime]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
 
-
-def _top(output: np.ndarray, count: int) -> np.ndarray:
-    """Upstream's form: a row of indices above a row of their scores, the largest first."""
-    scores = output.reshape(output.shape[0] if output.ndim > 1 else 1, -1)[0]
-    indices = np.argsort(-scores, kind="stable")[:count]
-    return np.array([indices, scores[indices]])
+    total = sum(operator.seconds for operator in operators)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("operator", "all", overflow="fold")
+    table.add_column("calls", str(sum(operator.calls for operator in operators)), justify="right")
+    table.add_column("ms", f"{total * 1e3:.4f}", justify="right")
+    table.add_column("share", "100.0%", justify="right")
+    for operator in operators:
+        share = operator.seconds / total if total else 0.0
+        table.add_row(
+            operator.name, str(operator.calls), f"{operator.seconds * 1e3:.4f}", f"{share:.1%}"
+        )
+    Console(soft_wrap=True).print(table)
