@@ -97,9 +97,27 @@ class Interface:
                 )
             for name in ("inputs", "outputs"):
                 value[name] = [TensorInfo(**entry) for entry in value[name]]
-            return cls(**value)
+            interface = cls(**value)
+            interface._check_types()
+            return interface
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise AuthenticationError("the artefact's interface is malformed") from None
+
+    def _check_types(self) -> None:
+        """Raise `TypeError` unless all fields are of their declared types, which no dataclass looks at."""
+        tensors = [*self.inputs, *self.outputs]
+        texts = [self.entry, self.target, *self.features, *self.versions, *self.versions.values()]
+        texts += [text for info in tensors for text in (info.name, info.dtype)]
+        sizes = [size for info in tensors for size in info.shape if not isinstance(size, str)]
+        lists = [self.objects, self.features, *(info.shape for info in tensors)]
+        well_typed = (
+            all(isinstance(text, str) for text in texts)
+            and all(type(size) is int and size >= 0 for size in [*sizes, *self.objects])
+            and all(isinstance(value, list) for value in lists)
+            and isinstance(self.versions, dict)
+        )
+        if not well_typed:
+            raise TypeError
 
 
 @dataclass

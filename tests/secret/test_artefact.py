@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -185,6 +186,35 @@ def test_rewrap_to_another_device(keys, bob, path, parts):
     np.testing.assert_array_equal(output, Execution(parts, {"data": data}))
     first, second, third = artefact.inspect(target).values()
     assert first.recipients == second.recipients == third.recipients
+
+
+GOOD_INTERFACE = {
+    "inputs": [{"name": "x", "shape": [1, "n"], "dtype": "float32"}],
+    "outputs": [],
+    "objects": [3],
+    "format": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": [{"name": 1, "shape": [], "dtype": "float32"}]},
+        {"inputs": [{"name": "x", "shape": "12", "dtype": "float32"}]},
+        {"outputs": [{"name": "x", "shape": [1.5], "dtype": "float32"}]},
+        {"objects": "main"},
+        {"objects": [-1, 4]},
+        {"entry": None},
+        {"features": "avx2"},
+        {"versions": ["tvm"]},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_an_interface_of_other_types_is_refused(change):
+    artefact.Interface.from_json(json.dumps(GOOD_INTERFACE).encode())
+    with pytest.raises(errors.AuthenticationError, match="malformed"):
+        artefact.Interface.from_json(json.dumps(GOOD_INTERFACE | change).encode())
 
 
 # --- running
