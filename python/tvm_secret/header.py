@@ -236,7 +236,13 @@ def _parse_core(data: bytes) -> dict[str, Any]:
     return core
 
 
+_PLAIN_JSON = re.compile(rb"[ !-\[\]-~]*")  # printable ASCII without the backslash
+
+
 def _parse_recipients(data: bytes) -> list[dict[str, str]]:
+    # Key ids, hashes and base64 need no escapes; refused, none can send control characters to a terminal.
+    if not _PLAIN_JSON.fullmatch(data):
+        raise _malformed("its list of recipients holds characters that none has")
     stanzas = parse_json(data, "list of recipients")
     # Written for the file that has a thousand of them.
     well_formed = isinstance(stanzas, list) and all(

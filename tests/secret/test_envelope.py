@@ -386,3 +386,13 @@ def test_a_thousand_recipients_cost_one_private_key_operation(keys, alice, monke
     monkeypatch.setattr(type(identity), "unwrap", lambda *a: calls.append(1) or unwrap(*a))
     assert opened(bytes(fleet) + sealed[-header.payload_size :]) == b"for a fleet"
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("character", ["\x1b[2J", "\x07", "é", "\\", "\x7f"])
+def test_an_unauthenticated_header_carries_no_control_characters(keys, character):
+    sealed = secret.seal(b"x", content_type="params")
+    header = secret.inspect(sealed)
+    stanza = {**header.recipients[0], "note": character}
+    altered = bytes(header.replace_recipients([stanza])) + sealed[len(bytes(header)) :]
+    with pytest.raises(errors.AuthenticationError, match="characters that none has"):
+        secret.inspect(altered)
