@@ -67,7 +67,7 @@ def _print_tables(described: dict[str, dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)  # nothing shown here is authenticated
     for name, fields in described.items():
         table = Table(title=name, title_justify="left", show_header=False, box=box.SIMPLE_HEAD)
         table.add_column(style="bold")
