@@ -13,7 +13,7 @@ demo: $(VENV)/demo
 
 # In two processes, since a PKCS#11 module crashes in one that has TensorFlow's libraries loaded already.
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/secret tests/test_readme.py tests/test_packaging.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/secret tests/test_documentation.py tests/test_packaging.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/relay
 
 lint: $(VENV)/test

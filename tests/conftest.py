@@ -130,7 +130,7 @@ def run_forked(
         )
 
 
-def _tvmc(arguments: list[str]) -> int:
+def run_tvmc(arguments: list[str]) -> int:
     from tvm_secret.cli import main
 
     return main(arguments)
@@ -158,7 +158,7 @@ class Tvmc:
         environment |= env or {}
         environment = {name: value for name, value in environment.items() if value is not None}
         words = [str(argument) for argument in arguments]
-        done = run_forked(_tvmc, words, self.folder, environment)
+        done = run_forked(run_tvmc, words, self.folder, environment)
         if check:
             assert done.returncode == 0, done.stderr
         return done

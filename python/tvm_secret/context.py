@@ -179,9 +179,23 @@ def use(
 ) -> Iterator[Context]:
     """Use these keys inside the block; what is not given stays as it was.
 
-    >>> with use(identity="device.bin", recipients=["device.pem"]) as keys:
-    ...     keys.recipient_sources
-    ('device.pem',)
+    Args:
+        identity: the private key that opens: a file, or a URI of a PKCS#11 token (`pkcs11:...`) or of AWS KMS
+            (`awskms:...`).
+        recipients: public keys to seal to: PEM files, folders of them, or both.
+        signers: public keys whose signatures count. Once any is set, unsigned values are refused.
+        revoked: files with the key ids of signers to refuse, one a line.
+        sign_key: the Ed25519 private key that new values are signed with.
+        passphrase: of the private keys; a token's PIN.
+
+    Keys are read when they are first needed, and errors about them are raised there.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> with secret.use(recipients=["rsa_public_key.pem", "stranger"]):
+        ...     sealed = secret.seal(b"a model", content_type="model/onnx")
+        >>> len(secret.inspect(sealed).recipients)
+        2
     """
     given = {
         "identity_source": identity,

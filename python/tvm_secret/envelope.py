@@ -1,11 +1,14 @@
 """Seal and open bytes, files and bundles of them, in either layout of docs/format.md.
 
->>> sealed = seal(b"weights", content_type="params", recipients=[public_key])
->>> inspect(sealed).content_type
-'params'
->>> with use(identity=private_key, passphrase=passphrase):
-...     bytes(unseal(sealed, content_type="params"))
-b'weights'
+The keys are those of the context (`tvm_secret.use`), which are by default those in the current folder.
+
+>>> import tvm_secret as secret
+>>> sealed = secret.seal(b"a model", content_type="model/onnx")
+>>> secret.inspect(sealed).content_type
+'model/onnx'
+>>> with secret.unseal(sealed, content_type="model/onnx") as plain:
+...     bytes(plain)
+b'a model'
 """
 
 from __future__ import annotations
@@ -170,17 +173,35 @@ def seal(
     layout: str = "sealed",
     policy: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Encrypt `plaintext` to `recipients` (default: the context's) and return the sealed bytes.
+    """Encrypt `plaintext` to `recipients`, and sign it where the context has a key for that.
 
     Args:
-        content_type: what it is, one of `CONTENT_TYPES`; authenticated, and checked when it is opened.
-        suite: the payload's cipher, "aes-eax" or "cobblestone-256".
-        layout: "sealed", or "raw" for the headerless layout of the original system: one recipient, AES-128,
-            neither content type nor signature nor policy.
+        plaintext: the bytes to seal.
+        content_type: what they are, such as "model/onnx", "input-shapes" or "inputs" (docs/format.md lists
+            them all); authenticated, and checked when the value is opened.
+        recipients: public keys, as PEM files, folders of them, or both. Default: the context's.
+        suite: the payload's cipher: "aes-eax" (AES-256-EAX) or "cobblestone-256" (C2SP chunked encryption,
+            several times faster).
+        layout: "sealed", or "raw" for the headerless layout of the original system: one RSA recipient,
+            AES-128, neither content type nor signature nor policy.
+        policy: conditions for opening: "not_before" and "not_after" (UTC, as "2027-01-31T12:00:00Z") and
+            "device_id" (from `tvmc inspect --device`).
+
+    Returns:
+        The sealed bytes: a header, padded to a multiple of 4096 bytes, and the payload.
 
     Raises:
-        RecipientError: there is nobody to seal to.
+        RecipientError: there is nobody to seal to, or a public key cannot be used.
         ContentTypeError: the content type is unknown.
+        PolicyError: a condition is unknown or malformed.
+        SecretError: the suite or the layout is unknown.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> policy = {"not_after": "2099-12-31T00:00:00Z"}
+        >>> sealed = secret.seal(b"a model", content_type="model/onnx", policy=policy)
+        >>> secret.inspect(sealed).policy
+        {'not_after': '2099-12-31T00:00:00Z'}
     """
     output = io.BytesIO()
     _seal_to(output, [memoryview(plaintext)], len(plaintext), content_type, recipients, suite, layout, policy)
@@ -200,8 +221,23 @@ def seal_file(
 ) -> None:
     """Seal a file, or the several files of one model, into `destination`, in constant memory.
 
-    `source` is a file, a SavedModel's folder, or an MXNet model's two files; `progress(done, total)` is
-    called with byte counts as it goes; the rest is as in `seal`.
+    The destination appears when it is complete, and not at all after an error.
+
+    Args:
+        source: a file, the folder of a SavedModel, or the two files of an MXNet model.
+        destination: the sealed file to write.
+        content_type: as in `seal`, and so are `recipients`, `suite`, `layout` and `policy`.
+        progress: called as `progress(done, total)`, in bytes, while it works.
+
+    Raises:
+        SecretError: a source is missing, empty, or not what the content type consists of; otherwise as
+            `seal`.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> secret.seal_file("model.onnx", "again.sealed", content_type="model/onnx")
+        >>> secret.inspect("again.sealed").content_type
+        'model/onnx'
     """
     from .formats import plain_source
 
@@ -231,7 +267,25 @@ def _seal_to(output, pieces, size, content_type, recipients, suite, layout, poli
 
 
 def seal_json(value: Any, *, content_type: str, **options: Any) -> bytes:
-    """Seal `value` as JSON; otherwise as `seal`."""
+    """Seal `value` as JSON.
+
+    Args:
+        value: whatever `json.dumps` takes. Input shapes are `{name: [dimension, ...]}`, where a string stands
+            for a symbolic dimension.
+        content_type: as in `seal`, and so are the other options.
+
+    Returns:
+        The sealed bytes.
+
+    Raises:
+        TypeError: JSON cannot hold the value; otherwise as `seal`.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> sealed = secret.seal_json({"data": ["batch", 3, 224, 224]}, content_type="input-shapes")
+        >>> secret.unseal_json(sealed, content_type="input-shapes")
+        {'data': ['batch', 3, 224, 224]}
+    """
     return seal(json.dumps(value).encode(), content_type=content_type, **options)
 
 
@@ -239,13 +293,26 @@ def seal_json(value: Any, *, content_type: str, **options: Any) -> bytes:
 
 
 def unseal(sealed: Sealed, *, content_type: str | tuple[str, ...]) -> SecretBuffer:
-    """Verify, decrypt and return what `sealed` (bytes, or the path of a file) holds, in wiped memory.
+    """Verify, decrypt and return what `sealed` holds, in memory that is wiped when it is closed.
 
     Every check comes before the first byte of plaintext is handed out: content type, signature (where the
-    context names signers), policy, header tag, payload digest, payload tag.
+    context names signers), header tag, policy, payload digest, payload tag.
+
+    Args:
+        sealed: sealed bytes, or the path of a sealed file.
+        content_type: what it has to hold, or several of which it has to hold one.
+
+    Returns:
+        A buffer to be used in a `with` block: `bytes(buffer)` copies it, `buffer.view` is a memoryview of
+        the memory itself.
 
     Raises:
-        NotSealedError, AuthenticationError, IdentityError, SignatureError, PolicyError, ContentTypeError
+        NotSealedError: the bytes are in neither layout.
+        ContentTypeError: it holds something else.
+        SignatureError: signers are set, and none of them vouches for it.
+        IdentityError: there is no private key, or not one of its recipients'.
+        AuthenticationError: it was altered, cut or extended.
+        PolicyError: a condition for opening does not hold.
     """
     return open_value(sealed, content_type=content_type)[0]
 
@@ -257,7 +324,11 @@ def open_value(sealed: Sealed, *, content_type: str | tuple[str, ...]) -> tuple[
 
 
 def unseal_json(sealed: Sealed, *, content_type: str) -> Any:
-    """Open `sealed` and parse it as JSON."""
+    """Open `sealed`, as `unseal` does, and parse it as JSON.
+
+    Raises:
+        ContentTypeError: it holds no JSON; otherwise as `unseal`.
+    """
     with unseal(sealed, content_type=content_type) as secret:
         try:
             return json.loads(bytes(secret))
@@ -386,14 +457,46 @@ def naming(name: str | Path) -> Iterator[None]:
 def inspect(sealed: Sealed) -> Header:
     """The header of a value in the sealed layout, as it claims to be: no key is needed, nothing is proved.
 
-    Raises `NotSealedError` for anything else, the raw layout included, which has no header.
+    Args:
+        sealed: sealed bytes, or the path of a sealed file.
+
+    Returns:
+        The header. Its `content_type`, `signer` (a key id, or None), `policy` and `recipients` (one mapping
+        each, with `type` and `key`, the key id) say what `tvmc inspect` prints.
+
+    Raises:
+        NotSealedError: it is something else, or in the raw layout, which has no header.
+        AuthenticationError: the header is malformed, or the size does not fit it.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> header = secret.inspect("model.onnx.sealed")
+        >>> header.content_type, len(header.recipients)
+        ('model/onnx', 1)
     """
     with _opened(sealed) as (file, size):
         return read_header(file, size)
 
 
 def verify(sealed: Sealed) -> Header:
-    """Check the signature over header and payload against the context's signers, without any private key."""
+    """Check the signature over header and payload against the context's signers, without any private key.
+
+    Args:
+        sealed: sealed bytes, or the path of a sealed file.
+
+    Returns:
+        The header that the signature covers.
+
+    Raises:
+        SignatureError: no signers are set, or none of them vouches for it.
+        AuthenticationError, NotSealedError: as `inspect`.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> with secret.use(signers="signing_public_key.pem"):
+        ...     secret.verify("model.onnx.sealed").content_type
+        'model/onnx'
+    """
     with _opened(sealed) as (file, size):
         return verify_stream(file, size)
 
@@ -441,7 +544,27 @@ def rewrap(
     """Write `source` to `destination` for other recipients, in constant memory, payload untouched.
 
     Needs an identity that opens `source`. The owner's signature, if any, stays valid. Where `destination` is
-    `source` itself and the header fits into one block, that block alone is written.
+    `source` itself and the header fits into one block of 4096 bytes, that block alone is written. For an
+    artefact there is `tvm_secret.artefact.rewrap`.
+
+    Args:
+        source: the path of a sealed file.
+        destination: the path to write; it may be `source`.
+        recipients: public keys, as PEM files, folders of them, or both; they replace those of `source`.
+            Default: the context's.
+
+    Raises:
+        IdentityError: this process's private key is not among the recipients of `source`.
+        RecipientError: there is nobody to seal to, or a public key cannot be used.
+        AuthenticationError, NotSealedError, SignatureError: as `unseal`.
+
+    Examples:
+        >>> import tvm_secret as secret
+        >>> secret.rewrap(
+        ...     "model.onnx.sealed", "two.sealed", ["rsa_public_key.pem", "stranger/rsa_public_key.pem"]
+        ... )
+        >>> len(secret.inspect("two.sealed").recipients)
+        2
     """
     chosen = context.current().recipients() if recipients is None else load_recipients(recipients)
     with _opened(source) as (file, size):
