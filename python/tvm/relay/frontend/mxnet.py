@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tvm.ir import IRModule
-
 from tvm import relax, tirx
 
 from ._mxnet.context import CONVERTERS, Context, dtype_of, is_float, shape_of
@@ -120,9 +118,8 @@ def import_mxnet(
         else:
             values[node] = {"": inputs[node.name]}
     names, results = zip(*(_output(values, node, index) for node, index in outputs), strict=True)
-    function, used = context.finish(list(inputs.values()), list(results))
-    function = function.with_attrs({"global_symbol": "main", "num_input": len(inputs)})
-    return Imported(IRModule({"main": function}), used, list(names))
+    module, used = context.finish(list(inputs.values()), list(results))
+    return Imported(module, used, list(names))
 
 
 def _sources(node: Node) -> list[tuple[Node, int]]:

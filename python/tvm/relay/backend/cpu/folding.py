@@ -106,6 +106,15 @@ class _Folder(PyExprMutator):
         if name == "where":
             condition, a, b = (self.value(x) for x in value.args)
             return None if condition is None or a is None or b is None else np.where(condition, a, b)
+        if name == "take" and value.attrs.axis is not None:
+            x, indices = (self.value(a) for a in value.args)
+            axis = int(value.attrs.axis)
+            if x is None or indices is None or indices.min() < 0 or indices.max() >= x.shape[axis]:
+                return None
+            return np.take(x, indices, axis)
+        if name == "concat" and isinstance(value.args[0], relax.Tuple):
+            parts = [self.value(part) for part in value.args[0].fields]
+            return None if any(p is None for p in parts) else np.concatenate(parts, int(value.attrs.axis))
         if name in _BINARY and dtype_of(value).startswith("float"):
             a, b = (self.value(x) for x in value.args)
             return None if a is None or b is None else _BINARY[name](a, b).astype(dtype_of(value))

@@ -35,13 +35,16 @@ class Schedule:
     def transform_module(self, module: IRModule, context: tvm.transform.PassContext) -> IRModule:
         """Return `module` with its TIR functions scheduled."""
         for name, func in list(module.functions_items()):
-            if isinstance(func, tirx.PrimFunc) and not func.attrs.get("tirx.is_scheduled", False):
-                module[name] = self._scheduled(func)
+            if not isinstance(func, tirx.PrimFunc):
+                continue
+            func = name_elementary(func)
+            if not func.attrs.get("tirx.is_scheduled", False):
+                func = self._scheduled(func)
+            module[name] = func
         return module
 
     def _scheduled(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         try:
-            func = name_elementary(func)
             fused = analyse(func)
             if fused is not None:
                 return KERNELS[fused.kernel](fused, self.machine).with_attr("tirx.is_scheduled", True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from tvm.ir import GlobalVar, IRModule
 from tvm_ffi import structural_equal
 
 from tvm import relax, tirx
@@ -92,6 +93,10 @@ class Context:
         self._bindings.append(relax.VarBinding(var, expr))
         return var
 
+    def add_func(self, func: tirx.PrimFunc, func_name: str) -> GlobalVar:
+        """Put a function of TIR into the module."""
+        return self._builder.add_func(func, func_name)
+
     def parameter(self, name: str, array: np.ndarray) -> relax.Var:
         """A new parameter of the function, holding `array`; it stays only if something uses it."""
         var = relax.Var(name, relax.TensorType(array.shape, str(array.dtype)))
@@ -122,8 +127,8 @@ class Context:
 
     def finish(
         self, inputs: list[relax.Var], outputs: list[relax.Expr]
-    ) -> tuple[relax.Function, dict[str, np.ndarray]]:
-        """The function of `inputs` and of the parameters in use, and the values of those."""
+    ) -> tuple[IRModule, dict[str, np.ndarray]]:
+        """The module, with "main" of `inputs` and of the parameters in use, and the values of those."""
         result = self._builder.normalize(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
         output = relax.Var("output", result.ty)
         block = relax.DataflowBlock([*self._bindings, relax.VarBinding(output, result)])
@@ -137,7 +142,10 @@ class Context:
                     raise ModelError(f"two parameters of the model are called '{var.name}'")
                 params[var.name] = array
                 variables.append(var)
-        return relax.Function([*inputs, *variables], body, ret_ty=output.ty), params
+        module = self._builder.get()
+        main = relax.Function([*inputs, *variables], body, ret_ty=output.ty)
+        module["main"] = main.with_attrs({"global_symbol": "main", "num_input": len(inputs)})
+        return module, params
 
 
 def numbered(outputs: Sequence[relax.Expr]) -> dict[str, relax.Expr]:

@@ -1,4 +1,4 @@
-"""MXNet's recurrent networks, unrolled over the steps of their sequence, and its operators on sequences."""
+"""MXNet's recurrent networks, as loops or unrolled over their steps, and its operators on sequences."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from tvm.relax import op
 
 from tvm import relax
 
+from .._recurrent import gru, lstm
 from ..common import ModelError
 from .context import Context, axis_of, converts, reshape, scalar, shape_of, size_of
 from .model import Attributes
 from .tensor import indices_of
 
-# A network of more steps, in all of its layers and directions, is refused: each step is code of its own.
+# A network of more steps, in all of its layers and directions, is refused: each step may be code of its own.
 _STEPS = 4096
 
 # The most tensors that are joined, or cut out, at once: the code for it tells them apart one by one.
@@ -27,7 +28,7 @@ _GATES = {"rnn_relu": 1, "rnn_tanh": 1, "gru": 3, "lstm": 4}
 
 @dataclass
 class _Cell:
-    """The weights of one layer in one direction; matrices are multiplied from the right."""
+    """The weights of one layer in one direction; matrices are [gates units, inputs]."""
 
     from_input: relax.Expr
     from_hidden: relax.Expr
@@ -76,15 +77,12 @@ def _rnn(
         for direction in range(directions):
             number = layer * directions + direction
             order = range(steps) if direction == 0 else range(steps - 1, -1, -1)
-            hidden, last, kept = _unroll(
-                context,
-                mode,
-                cells[number],
-                sequence,
-                order,
-                _row(context, state, number),
-                _row(context, memory, number),
-            )
+            cell = cells[number]
+            first, kept = _row(context, state, number), _row(context, memory, number)
+            if mode in _LOOPS and cell.projection is None and _is_float32(data):
+                hidden, last, kept = _LOOPS[mode](context, cell, sequence, direction == 1, first, kept)
+            else:
+                hidden, last, kept = _unroll(context, mode, cell, sequence, order, first, kept)
             outputs.append(hidden)
             states.append(last)
             memories.append(kept)
@@ -128,8 +126,7 @@ def _unpack(
         return context.parameter(f"{context.node}.{number}.{kind}", array)
 
     def matrix(number: int, kind: str, index: int) -> relax.Expr:
-        array = pieces[index].reshape(matrices[index])
-        return context.emit(op.permute_dims(parameter(number, kind, array)))
+        return parameter(number, kind, pieces[index].reshape(matrices[index]))
 
     cells = []
     stride = 3 if projection else 2
@@ -147,6 +144,35 @@ def _unpack(
     return cells
 
 
+def _is_float32(data: relax.Expr) -> bool:
+    return str(data.ty.dtype) == "float32" and all(isinstance(size, int) for size in shape_of(data))
+
+
+def _lstm(
+    context: Context, cell: _Cell, sequence: relax.Expr, reverse: bool, hidden: relax.Expr, memory: relax.Expr
+) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    bias = context.emit(op.add(cell.input_bias, cell.hidden_bias))
+    weights = cell.from_input, cell.from_hidden, bias
+    return lstm(context, sequence, *weights, hidden, memory, order="ifco", reverse=reverse)
+
+
+def _gru(
+    context: Context, cell: _Cell, sequence: relax.Expr, reverse: bool, hidden: relax.Expr, memory: None
+) -> tuple[relax.Expr, relax.Expr, None]:
+    weights = cell.from_input, cell.from_hidden, cell.input_bias, cell.hidden_bias
+    return (*gru(context, sequence, *weights, hidden, order="rzn", reverse=reverse), None)
+
+
+_LOOPS = {"lstm": _lstm, "gru": _gru}
+
+
+def _transposed(context: Context, cell: _Cell) -> _Cell:
+    """`cell` with its matrices to be multiplied from the right."""
+    projection = None if cell.projection is None else context.emit(op.permute_dims(cell.projection))
+    matrices = (context.emit(op.permute_dims(m)) for m in (cell.from_input, cell.from_hidden))
+    return _Cell(*matrices, cell.input_bias, cell.hidden_bias, projection)
+
+
 def _unroll(
     context: Context,
     mode: str,
@@ -160,6 +186,7 @@ def _unroll(
     steps, batch, features = shape_of(sequence)
     width = size_of(cell.input_bias, 0)
     # What the inputs contribute, for all steps in one product.
+    cell = _transposed(context, cell)
     rows = op.matmul(reshape(sequence, [steps * batch, features]), cell.from_input)
     rows = context.emit(reshape(op.add(rows, cell.input_bias), [steps, batch, width]))
     row_of = _unstacked(context, rows, steps)
