@@ -3,6 +3,6 @@
 from tvm_secret.runtime import without_torch
 
 with without_torch():
-    import tvm.driver.tvmc.compile
+    import tvm.driver.tvmc
     import tvm.relay.build_module
     import tvm.relay.frontend  # noqa: F401

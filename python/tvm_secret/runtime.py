@@ -24,7 +24,7 @@ from .artefact import Artefact, Interface, Opened, TensorInfo, open_artefact
 from .errors import ModelError, SecretError, TargetError
 from .tensors import ALIGNMENT
 
-__all__ = ["Benchmark", "Execution", "GraphModule"]
+__all__ = ["Benchmark", "Execution", "GraphModule", "OperatorTime"]
 
 _CPU, _POOLED_ALLOCATOR = 1, 2
 
@@ -64,12 +64,24 @@ class GraphModule:
     """An artefact decrypted and loaded once, to be run many times.
 
     Inputs and outputs are NumPy arrays; nothing that leads to the code, the graph or the weights is public.
-    One instance serves one thread at a time.
+    One instance serves one thread at a time. Used in a `with` block, it is wiped at its end.
 
-    >>> with GraphModule("model.tar") as module:
-    ...     module.set_input("data", image)
-    ...     module.run()
-    ...     scores = module.get_output(0)
+    Args:
+        artefact: the sealed parts that `relay.build` gives, or the path of their tar.
+
+    Raises:
+        NotSealedError, AuthenticationError, SignatureError, IdentityError, PolicyError: it does not open,
+            for the reason that `tvm_secret.unseal` gives.
+        TargetError: this CPU lacks a feature that the code was compiled for.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tvm.contrib.graph_executor import GraphModule
+        >>> with GraphModule("model.tar") as module:
+        ...     module.set_input("data", np.load("in.npz")["data"])
+        ...     module.run()
+        ...     module.get_output(0).shape
+        (1, 8)
     """
 
     def __init__(self, artefact: Artefact) -> None:
@@ -84,7 +96,8 @@ class GraphModule:
             self.__opened = opened
             self.__interface = opened.interface
             _check_features(opened.interface)
-            self.__call, self.__weights = _load(opened)
+            self.__machine, self.__weights = _load(opened)
+            self.__call = self.__machine.get_function(opened.interface.entry)
         except BaseException:
             opened.close()
             raise
@@ -93,7 +106,7 @@ class GraphModule:
 
     @property
     def inputs(self) -> list[TensorInfo]:
-        """Name, shape and dtype of each input, in order."""
+        """Name, shape (a string being a symbolic dimension) and dtype of each input, in order."""
         return list(self.__interface.inputs)
 
     @property
@@ -104,7 +117,13 @@ class GraphModule:
     def set_input(self, key: str | int | None = None, value: Any = None, **inputs: Any) -> None:
         """Set one input by name or index, or several by keyword.
 
-        Raises `ModelError` where the name, dtype or shape is not the model's.
+        Args:
+            key: the input's name, or its index in `inputs`.
+            value: an array, or what NumPy makes one of, of the input's shape and dtype. One that is
+                contiguous and aligned is used in place: do not change it before `run`.
+
+        Raises:
+            ModelError: there is no such input, or dtype or shape is not the model's.
         """
         if key is not None:
             info = self.inputs[key] if isinstance(key, int) else None
@@ -125,7 +144,11 @@ class GraphModule:
         return [info for info in self.inputs if info.name not in known]
 
     def run(self, **inputs: Any) -> None:
-        """Run on the inputs set. Raises `ModelError` where one is missing or shapes contradict each other."""
+        """Run on the inputs set earlier and those given here by keyword.
+
+        Raises:
+            ModelError: an input is missing, or sizes of one symbolic dimension contradict each other.
+        """
         self.set_input(**inputs)
         outputs = self.__call(*self._arguments(), *self.__weights)
         if hasattr(outputs, "shape"):
@@ -150,18 +173,28 @@ class GraphModule:
         return arguments
 
     def get_output(self, index: int) -> np.ndarray:
-        """Output `index` of the last run."""
+        """Output `index` of the last run, an array of its own. Raises `ModelError` before the first run."""
         if not self.__outputs:
             raise ModelError("the model has not been run yet")
         return self.__outputs[index]
 
     def get_num_outputs(self) -> int:
+        """How many outputs the model has."""
         return len(self.__interface.outputs)
 
     def benchmark(self, *, repeat: int = 5, number: int = 5, end_to_end: bool = False) -> Benchmark:
         """Time `repeat` series of `number` runs each, after one run that is not counted.
 
-        `end_to_end` counts the handing over of inputs and outputs too.
+        Args:
+            repeat: how many series, each giving one figure.
+            number: how many runs a series is the mean of.
+            end_to_end: count the handing over of inputs and outputs too.
+
+        Returns:
+            Seconds per run; printed, milliseconds, as upstream's `BenchmarkResult`.
+
+        Raises:
+            ModelError: as `run`.
         """
         ready = self._arguments()
         self.__call(*ready, *self.__weights)
@@ -176,9 +209,26 @@ class GraphModule:
             results.append((time.perf_counter() - start) / number)
         return Benchmark(results)
 
+    def profile(self) -> list[OperatorTime]:
+        """Run twice, and say what each operator took in the second run, the longest first.
+
+        Operators bear the names of their compiled functions, so this shows whoever sees it what kinds of
+        layers the model has. What passes between them (memory, shapes) is one entry, `"(runtime)"`.
+        """
+        ready = self._arguments()
+        self.__call(*ready, *self.__weights)
+        times = _CallTimes()
+        set_instrument = self.__machine.get_function("set_instrument")
+        set_instrument(_ffi()[0].convert(times))
+        try:
+            self.__call(*ready, *self.__weights)
+        finally:
+            set_instrument(None)
+        return sorted(times.operators.values(), key=lambda operator: -operator.seconds)
+
     def close(self) -> None:
         """Forget the code and wipe the weights. The module cannot be used afterwards."""
-        self.__call = _closed
+        self.__call, self.__machine = _closed, None
         self.__weights = []
         self.__inputs, self.__outputs = {}, []
         self.__opened.close()
@@ -202,6 +252,15 @@ def Execution(artefact: Artefact, inputs: Mapping[str, Any]) -> np.ndarray | lis
 
     Returns:
         One array, or a list of them where the model has several outputs.
+
+    Raises:
+        SecretError: as `GraphModule` and its methods.
+
+    Examples:
+        >>> import numpy as np
+        >>> from tvm.contrib import graph_executor
+        >>> graph_executor.Execution("model.tar", {"data": np.load("in.npz")["data"]}).argmax()
+        7
     """
     with GraphModule(artefact) as module:
         for name, value in inputs.items():
@@ -238,9 +297,42 @@ class Benchmark:
         return float(np.std(self.results))
 
     def __str__(self) -> str:
+        """Upstream's table, in milliseconds."""
         names = ("mean", "median", "max", "min", "std")
-        heads = "".join(f"{name + ' (ms)':^14}" for name in names)
-        return heads + "\n" + "".join(f"{getattr(self, name) * 1e3:^14.4f}" for name in names)
+        heads = " ".join(f"{name + ' (ms)':^12}" for name in names)
+        figures = " ".join(f"{getattr(self, name) * 1e3:^12.4f}" for name in names)
+        return f"Execution time summary:\n{heads}\n{figures}"
+
+
+@dataclass
+class OperatorTime:
+    """How often a compiled operator was called in one run, and the seconds that its calls took together."""
+
+    name: str
+    calls: int = 0
+    seconds: float = 0.0
+
+
+class _CallTimes:
+    """The virtual machine's instrument: called before and after each call that it makes."""
+
+    def __init__(self) -> None:
+        self.operators: dict[str, OperatorTime] = {}
+        self._running: list[tuple[float, float]] = []  # of each call: its start, its callees' seconds
+
+    def __call__(self, function: Any, name: str, before: bool, *_: Any) -> None:
+        if before:
+            self._running.append((time.perf_counter(), 0.0))
+            return
+        start, inner = self._running.pop()
+        took = time.perf_counter() - start
+        if self._running:
+            outer_start, outer_inner = self._running[-1]
+            self._running[-1] = outer_start, outer_inner + took
+        label = "(runtime)" if name.startswith("vm.builtin.") else name
+        operator = self.operators.setdefault(label, OperatorTime(label))
+        operator.calls += 1
+        operator.seconds += took - inner
 
 
 def _closed(*_: object) -> None:
@@ -257,7 +349,7 @@ def _load(opened: Opened):
     machine.get_function("vm_initialization")(_CPU, 0, _POOLED_ALLOCATOR)
     weights = [ffi.from_dlpack(_aligned(weight)) for weight in opened.weights.values()]
     opened.objects.clear()
-    return machine.get_function(opened.interface.entry), weights
+    return machine, weights
 
 
 @functools.cache

@@ -9,7 +9,8 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tvm.ir import IRModule
 
 import tvm
 from tvm import relax
-from tvm_secret import envelope, tensors
+from tvm_secret import envelope, retired, tensors
 from tvm_secret.artefact import Interface, TensorInfo, seal_artefact
 from tvm_secret.errors import AuthenticationError, ModelError, SecretError
+from tvm_secret.files import atomic_writer
 from tvm_secret.policy import inherited
 from tvm_secret.recipients import Recipient
 from tvm_secret.suites import DEFAULT_SUITE
@@ -28,7 +30,10 @@ from tvm_secret.suites import DEFAULT_SUITE
 from .backend.cpu import pipeline
 from .backend.cpu.machine import parse_target
 
-__all__ = ["build"]
+__all__ = ["DUMP_FORMATS", "build"]
+
+DUMP_FORMATS = ("relax", "ll", "asm")
+"""The module as imported, LLVM's intermediate code, and assembly."""
 
 
 def build(
@@ -47,6 +52,8 @@ def build(
     suite: str = DEFAULT_SUITE,
     policy: Mapping[str, str] | None = None,
     progress: Callable[[str], None] | None = None,
+    dump_code: Sequence[str] = (),
+    allow_plaintext_dump: str | Path | None = None,
 ) -> list[bytes]:
     """Compile a sealed module with its sealed weights to a sealed artefact.
 
@@ -61,6 +68,8 @@ def build(
         suite: the cipher of the artefact's payloads.
         policy: conditions for opening it, beside those inherited from the model.
         progress: called with the name of each stage as it starts.
+        dump_code: of `DUMP_FORMATS`, what to write in clear to the file `allow_plaintext_dump`, which is for
+            its owner alone to read; refused where no file is named.
 
     Returns:
         The three sealed members, in the order of `tvm_secret.artefact.MEMBERS`.
@@ -78,6 +87,7 @@ def build(
     for name, value in gone.items():
         if value is not None:
             raise SecretError(f"relay.build: {name} chose between parts of Relay that no longer exist")
+    _check_dump(dump_code, allow_plaintext_dump)
     report = progress or (lambda stage: None)
 
     report("opening")
@@ -87,6 +97,8 @@ def build(
         inputs = [_tensor_info(p.name, p.ty) for p in main.params[: int(main.attrs["num_input"])]]
         outputs = _outputs(main)
         compiled = pipeline.compile(module, weights, chosen, exact=exact, progress=report)
+        if allow_plaintext_dump is not None:
+            _dump(module, compiled.executable, dump_code, allow_plaintext_dump)
     interface = Interface(
         inputs=inputs,
         outputs=outputs,
@@ -155,9 +167,32 @@ def _tensor_info(name: str, kind: Any) -> TensorInfo:
     return TensorInfo(str(name), shape, str(kind.dtype))
 
 
+def _check_dump(formats: Sequence[str], path: str | Path | None) -> None:
+    retired.check(retired.COMPILE, dump_code=", ".join(formats) if formats and path is None else None)
+    for name in formats:
+        if name not in DUMP_FORMATS:
+            raise SecretError(f"unknown format {name!r} of a dump; there are {', '.join(DUMP_FORMATS)}")
+
+
+def _dump(module: IRModule, executable: Any, formats: Sequence[str], path: str | Path) -> None:
+    warnings.warn(f"{path} holds the model's code in clear", stacklevel=3)
+    with atomic_writer(path, mode=0o600) as file:
+        for name in formats:
+            if name == "relax":
+                texts = [module.script()]
+            else:
+                texts = [part.inspect_source(name) for part in _kernels(executable)]
+            for text in texts:
+                file.write(f"; {name}\n{text}\n".encode())
+
+
+def _kernels(executable: Any) -> list[Any]:
+    return [part for part in executable.mod.imports if part.kind == "llvm"]
+
+
 def _objects(executable: Any) -> list[bytes]:
     """The kernels' and the bytecode's object files."""
-    kernels = [part for part in executable.mod.imports if part.kind == "llvm"]
+    kernels = _kernels(executable)
     triple = kernels[0].get_function("_get_target_string")() if kernels else "llvm"
     pack = tvm.get_global_func("runtime.ModulePackImportsToLLVM")
     bytecode = pack(executable.mod, False, triple, "")

@@ -12,8 +12,10 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS = {
     "keygen": ("tvm_secret.cli.keygen", "make a key pair"),
@@ -21,9 +23,10 @@ COMMANDS = {
     "inspect": ("tvm_secret.cli.inspect", "show what a sealed file says of itself; needs no key"),
     "verify": ("tvm_secret.cli.verify", "check who signed a sealed file; needs no private key"),
     "rewrap": ("tvm_secret.cli.rewrap", "seal a file to other recipients, its payload untouched"),
-    # The compiler's half is the overlay's; only its name is known here.
-    "compile": ("tvm.driver.tvmc.compile", "compile a sealed model to a sealed artefact"),
+    "compile": ("tvm_secret.cli.compile", "compile a sealed model to a sealed artefact"),
     "run": ("tvm_secret.cli.run", "run a sealed artefact; only its outputs come out"),
+    "decrypt": ("tvm_secret.cli.decrypt", "open sealed outputs, or inputs; never a model"),
+    "completion": ("tvm_secret.cli.completion", "print the script that completes commands in a shell"),
 }
 
 _USAGE = "usage: tvmc COMMAND [options]      (tvmc COMMAND --help teaches each)"
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     harden_process()
     try:
-        return _Parser(command, _load(command)).run(rest)
+        return _run(command, rest)
     except SecretError as error:
         return _fail(str(error))
     except BrokenPipeError:
@@ -76,12 +79,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print_overview() -> int:
     print(_USAGE, "\n", sep="")
     for name, (_, summary) in COMMANDS.items():
-        print(f"  {name:<9} {summary}")
+        print(f"  {name:<11} {summary}")
     print(_OUTLINE, end="")
     return 0
 
 
 def _unknown(command: str) -> int:
+    from ..retired import COMMANDS as RETIRED
+
+    name = command.partition("=")[0]
+    if name in RETIRED:
+        print(f"tvmc: error: {name} is refused: {RETIRED[name]}", file=sys.stderr)
+        return 2
     import difflib
 
     close = difflib.get_close_matches(command, COMMANDS, 1)
@@ -90,33 +99,34 @@ def _unknown(command: str) -> int:
     return 2
 
 
-def _load(command: str):
-    path = COMMANDS[command][0]
-    if not path.startswith("tvm."):
-        return importlib.import_module(path)
-    from ..runtime import without_torch
+def _run(command: str, rest: list[str]) -> int:
+    module = importlib.import_module(COMMANDS[command][0])
+    parser = argparse.ArgumentParser(prog=f"tvmc {command}", **_settings(module))
+    module.add_arguments(parser)
+    try:
+        arguments = parser.parse_args(rest)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return module.run(arguments) or 0
 
-    with without_torch():
-        return importlib.import_module(path)
+
+def _settings(module: ModuleType) -> dict[str, Any]:
+    return {
+        "description": module.DESCRIPTION,
+        "epilog": f"example:\n{module.EXAMPLE}",
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, command: str, module) -> None:
-        super().__init__(
-            prog=f"tvmc {command}",
-            description=module.DESCRIPTION,
-            epilog=f"example:\n{module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self._run = module.run
-        module.add_arguments(self)
-
-    def run(self, rest: list[str]) -> int:
-        try:
-            arguments = self.parse_args(rest)
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return self._run(arguments) or 0
+def build_parser() -> argparse.ArgumentParser:
+    """All commands as one parser, for what describes the command line: completion, the reference manual."""
+    parser = argparse.ArgumentParser(prog="tvmc", description="Confidential Apache TVM.")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for name, (path, summary) in COMMANDS.items():
+        module = importlib.import_module(path)
+        module.add_arguments(commands.add_parser(name, help=summary, **_settings(module)))
+    return parser
 
 
 def _fail(message: str) -> int:

@@ -9,13 +9,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import context, keyfiles
+from ..retired import Retired, check
 from ..suites import DEFAULT_SUITE, SUITES
 
 __all__ = [
     "add_keys",
     "add_policy",
+    "add_retired",
     "add_sealing",
     "add_signer",
+    "check_retired",
     "keys",
     "passphrase_from",
     "policy",
@@ -85,6 +88,22 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--device-id", metavar="ID", help="only on the machine with this id (tvmc inspect --device)"
     )
+
+
+def add_retired(
+    parser: argparse.ArgumentParser, table: dict[str, Retired], flags: dict[str, tuple[str, ...]]
+) -> None:
+    """Options of upstream's tvmc whose meaning is gone: `flags` names those of each entry of `table`."""
+    group = parser.add_argument_group("options of upstream's tvmc v0.9 without a meaning here")
+    for name, spellings in flags.items():
+        text = table[name].reason if table[name].shown else argparse.SUPPRESS
+        for spelling in spellings:
+            group.add_argument(spelling, dest=name, metavar="VALUE", help=text)
+
+
+def check_retired(arguments: argparse.Namespace, table: dict[str, Retired]) -> None:
+    """Warn of, or refuse, what was given of them."""
+    check(table, **{name: value for name, value in vars(arguments).items() if name in table})
 
 
 def policy(arguments: argparse.Namespace) -> dict[str, str]:

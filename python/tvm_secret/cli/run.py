@@ -119,7 +119,5 @@ def _print_profile(operators: list[OperatorTime]) -> None:
     table.add_column("share", "100.0%", justify="right")
     for operator in operators:
         share = operator.seconds / total if total else 0.0
-        table.add_row(
-            operator.name, str(operator.calls), f"{operator.seconds * 1e3:.4f}", f"{share:.1%}"
-        )
+        table.add_row(operator.name, str(operator.calls), f"{operator.seconds * 1e3:.4f}", f"{share:.1%}")
     Console(soft_wrap=True).print(table)
