@@ -164,6 +164,7 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
         raise IdentityError(f"{path} is not a private key (PKCS#8)") from None
     if passphrase is None:
         raise PassphraseError(f"the private key {path} needs its passphrase")
+    _check_cost(data, path)
     secret = passphrase(path)
     try:
         return _parse_private_key(data, secret)
@@ -173,13 +174,52 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
         raise PassphraseError(f"the passphrase does not open the private key {path}") from None
 
 
+def _check_cost(data: bytes, path: Path) -> None:
+    """Raise `IdentityError` where deriving the key's key takes more than 128 MiB or some seconds.
+
+    Reads the EncryptedPrivateKeyInfo (RFC 5958) with PBES2 (RFC 8018); other forms are left to the parser.
+    """
+    from Crypto.IO import PEM
+    from Crypto.Util.asn1 import DerObjectId, DerSequence
+
+    try:
+        der = PEM.decode(data.decode("ascii"))[0] if _is_pem(data) else data
+        scheme = DerSequence().decode(DerSequence().decode(der)[0])
+        if DerObjectId().decode(scheme[0]).value != _PBES2:
+            return
+        derivation = DerSequence().decode(DerSequence().decode(scheme[1])[0])
+        method, parameters = DerObjectId().decode(derivation[0]).value, DerSequence().decode(derivation[1])
+        if method == _SCRYPT_OID:
+            cost, block, lanes = parameters[1:4]
+            fits = 128 * cost * block <= _COST_LIMIT >= 128 * lanes * block and lanes <= _LANES_LIMIT
+        else:
+            fits = method != _PBKDF2 or parameters[1] <= _ITERATIONS_LIMIT
+    except (ValueError, IndexError, TypeError):
+        return
+    if not fits:
+        raise IdentityError(
+            f"{path} asks for more work than a passphrase should cost: write it anew with "
+            "'openssl pkcs8 -topk8 -scrypt'"
+        )
+
+
+_PBES2, _PBKDF2, _SCRYPT_OID = "1.2.840.113549.1.5.13", "1.2.840.113549.1.5.12", "1.3.6.1.4.1.11591.4.11"
+_COST_LIMIT = 128 << 20  # what PyCryptodome takes by default
+_LANES_LIMIT = 8
+_ITERATIONS_LIMIT = 5_000_000
+
+
+def _is_pem(data: bytes) -> bool:
+    return data.lstrip().startswith(b"-----BEGIN")
+
+
 def _parse_private_key(data: bytes, passphrase: bytes | None) -> object:
     """As the loaders of `cryptography`, and for X-Wing keys, which they do not know."""
     from Crypto.IO import PEM
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as s
 
-    pem = data.lstrip().startswith(b"-----BEGIN")
+    pem = _is_pem(data)
     load = s.load_pem_private_key if pem else s.load_der_private_key
     try:
         # The validation skipped tests primes for 100 ms. OpenSSL checks the result of every private

@@ -291,10 +291,12 @@ def test_recipients_from_a_folder_and_from_one_file(keys, alice, bob, tmp_path):
 def test_unusable_recipients(keys, alice, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.pem").write_text("no key")
+    (tmp_path / "cut.pem").write_bytes(alice.public.read_bytes() + b"-----BEGIN PUBLIC KEY-----\n" * 50_000)
     cases = {
         tmp_path / "missing.pem": "cannot read the public key",
         tmp_path / "empty": r"holds no \.pem file",
         tmp_path / "text.pem": "holds no public key",
+        tmp_path / "cut.pem": "a PEM block in it has no end",
         alice.private: "not a recipient's public key",
         alice.sign_public: "not a public key that can be sealed to",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 
 import pytest
+from Crypto.IO import PKCS8
 from Crypto.PublicKey import ECC, RSA
 from cryptography.hazmat.primitives import serialization
 
@@ -94,3 +95,52 @@ def test_der_and_unencrypted_keys_are_read_too(tmp_path):
         )
         loaded = keyfiles.load_private_key(path, None)
         assert loaded.public_key() == key.public_key()
+
+
+SCRYPT, PBKDF2 = "scryptAndAES256-CBC", "PBKDF2WithHMAC-SHA256AndAES256-CBC"
+
+
+def encrypted(protection: str, **parameters: int) -> bytes:
+    """A signing key in DER under `PASSPHRASE`."""
+    key = keyfiles.generate_signing()
+    form = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    oid, inner, key_parameters = PKCS8.unwrap(key.private_bytes(*form))
+    return PKCS8.wrap(
+        inner,
+        oid,
+        passphrase=PASSPHRASE,
+        protection=protection,
+        prot_params=parameters,
+        key_params=key_parameters,
+    )
+
+
+COSTLY = [
+    (SCRYPT, {"iteration_count": 2**22, "block_size": 8, "parallelization": 1}),
+    (SCRYPT, {"iteration_count": 2**12, "block_size": 8, "parallelization": 2**10}),
+    (PBKDF2, {"iteration_count": 10**9}),
+]
+
+
+@pytest.mark.parametrize(("protection", "parameters"), COSTLY, ids=str)
+def test_a_key_that_costs_too_much_is_refused_unopened(tmp_path, monkeypatch, protection, parameters):
+    """The files are made without paying the cost, so their passphrase would not open them either."""
+    import Crypto.IO._PBES as pbes
+
+    monkeypatch.setattr(pbes, "scrypt", lambda *_, **__: bytes(32))
+    monkeypatch.setattr(pbes, "PBKDF2", lambda *_, **__: bytes(32))
+    (tmp_path / "key").write_bytes(encrypted(protection, **parameters))
+    with pytest.raises(errors.IdentityError, match="more work than a passphrase should cost"):
+        keyfiles.load_private_key(tmp_path / "key", lambda path: PASSPHRASE)
+
+
+@pytest.mark.parametrize(
+    ("protection", "parameters"),
+    [
+        (SCRYPT, {"iteration_count": 2**10, "block_size": 8, "parallelization": 1}),
+        (PBKDF2, {"iteration_count": 2000}),
+    ],
+)
+def test_keys_of_other_software_open(tmp_path, protection, parameters):
+    (tmp_path / "key").write_bytes(encrypted(protection, **parameters))
+    keyfiles.load_private_key(tmp_path / "key", lambda path: PASSPHRASE)

@@ -105,16 +105,21 @@ def _from_path(path: Path) -> list[Recipient]:
         raise RecipientError(
             f"cannot read the public key {path}: {error.strerror}; 'tvmc keygen' makes a pair"
         ) from None
-    found, end = [], 0
-    for block in _PEM_BLOCK.finditer(data):
-        found.append(_from_pem(data[end : block.start()], block[0], block[1].decode(), path))
-        end = block.end()
+    found, position = [], 0
+    while begin := _PEM_BEGIN.search(data, position):
+        end_line = b"-----END " + begin[1] + b"-----"
+        end = data.find(end_line, begin.end())
+        if end < 0:
+            raise RecipientError(f"{path} is cut short: a PEM block in it has no end")
+        block = data[begin.start() : end + len(end_line)]
+        found.append(_from_pem(data[position : begin.start()], block, begin[1].decode(), path))
+        position = begin.start() + len(block)
     if not found:
         raise RecipientError(f"{path} holds no public key in PEM form")
     return found
 
 
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)
+_PEM_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n")
 
 
 def _from_pem(text: bytes, block: bytes, label: str, path: Path) -> Recipient:
