@@ -15,11 +15,11 @@ The private key is encrypted under a passphrase (scrypt, AES-256), which is take
 $TVM_SECRET_PASSPHRASE, or asked for on the terminal. Give the public key to whoever seals for you; keep the
 private key, and a copy of it: what was sealed to it opens with nothing else.
 
-A private key that lives in a PKCS#11 token or in AWS KMS is made there; --from writes its public key."""
-EXAMPLE = """  tvmc keygen --out-dir keys
-  tvmc keygen --signing --out-dir keys
-  tvmc keygen --from 'pkcs11:token=device;object=model' --out-dir keys
-  tvmc keygen --from awskms:alias/model --out-dir keys"""
+A private key that lives in a PKCS#11 token or in AWS KMS is made there; --from writes its public key, as in
+--from 'pkcs11:token=device;object=model' or --from awskms:alias/model."""
+EXAMPLE = """  tvmc keygen
+  tvmc keygen --signing
+  tvmc keygen --out-dir device"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

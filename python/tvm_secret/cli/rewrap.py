@@ -12,7 +12,7 @@ DESCRIPTION = """Seal a file, or an artefact, to other recipients without touchi
 
 The private key of one of the present recipients is needed. A signature stays valid: it says what the file is,
 not who may read it. Whoever could open the old file can still open any copy of it."""
-EXAMPLE = "  tvmc rewrap model.tar -o model.tar -r device1.pem -r device2.pem"
+EXAMPLE = "  tvmc rewrap model.onnx.sealed -o both.sealed -r rsa_public_key.pem -r device/rsa_public_key.pem"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

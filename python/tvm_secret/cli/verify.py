@@ -11,7 +11,7 @@ from .options import add_signer
 DESCRIPTION = """Check that a trusted signer vouches for a sealed file, or for every member of an artefact.
 
 The signature covers the content type, the policy and the whole payload. No private key is needed."""
-EXAMPLE = "  tvmc verify model.onnx.sealed --signer owner.pem"
+EXAMPLE = "  tvmc verify model.onnx.sealed --signer signing_public_key.pem"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
