@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import resource
 import warnings
 from types import TracebackType
 
-__all__ = ["SecretBuffer", "harden_process"]
+from .errors import SecretError
+
+__all__ = ["LOCKED_VARIABLE", "SecretBuffer", "harden_process", "require_locked_memory"]
+
+LOCKED_VARIABLE = "TVM_SECRET_REQUIRE_LOCKED_MEMORY"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mlock.argtypes = _libc.munlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
@@ -21,6 +26,7 @@ _PR_SET_DUMPABLE = 4
 _HUGE_PAGE = 2 << 20
 
 _lock_warned = False
+_lock_required = False
 
 
 class SecretBuffer:
@@ -29,6 +35,8 @@ class SecretBuffer:
     `view` is a writable memoryview of the contents, `bytes(buffer)` an ordinary copy that nobody wipes. Views
     taken before `close` stay mapped afterwards but read as zeros.
 
+    Raises `MemoryError` where there is not enough memory, `SecretError` where it must be locked and cannot.
+
     >>> with SecretBuffer(5) as secret:
     ...     secret.view[:] = b"hello"
     ...     bytes(secret)
@@ -36,8 +44,11 @@ class SecretBuffer:
     """
 
     def __init__(self, size: int) -> None:
-        # A mapping cannot be empty; the view still is.
-        self._map = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            # A mapping cannot be empty; the view still is.
+            self._map = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:
+            raise MemoryError(f"{size} bytes for decrypted data") from None
         self._whole = memoryview(self._map)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self._closed = False
@@ -46,7 +57,7 @@ class SecretBuffer:
             self._map.madvise(mmap.MADV_HUGEPAGE)  # page faults, not AES, bound fresh memory
         self._locked = _libc.mlock(self._address, len(self._map)) == 0
         if not self._locked:
-            _warn_unlocked()
+            _refuse_or_warn()
         self.view = self._whole[:size]
 
     def narrow(self, start: int, stop: int) -> None:
@@ -99,14 +110,21 @@ def harden_process() -> None:
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _warn_unlocked() -> None:
+def require_locked_memory() -> None:
+    """From now on, refuse to decrypt into memory that cannot be locked.
+
+    The environment variable TVM_SECRET_REQUIRE_LOCKED_MEMORY=1 asks for the same.
+    """
+    global _lock_required
+    _lock_required = True
+
+
+def _refuse_or_warn() -> None:
     global _lock_warned
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    why = f"the limit on locked memory is {limit} bytes (raise it with 'ulimit -l', or encrypt the swap)"
+    if _lock_required or os.environ.get(LOCKED_VARIABLE, "0") not in ("", "0"):
+        raise SecretError(f"memory for decrypted data cannot be locked: {why}")
     if not _lock_warned:
         _lock_warned = True
-        limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        warnings.warn(
-            f"decrypted data may be swapped to disk: the limit on locked memory is {limit} bytes "
-            "(raise it with 'ulimit -l', or encrypt the swap)",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        warnings.warn(f"decrypted data may be swapped to disk: {why}", RuntimeWarning, stacklevel=3)

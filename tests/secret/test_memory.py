@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tvm_secret import memory
+from conftest import PASSPHRASE
+from tvm_secret import context, envelope, memory
+from tvm_secret.errors import SecretError
 from tvm_secret.memory import SecretBuffer
 
 
@@ -69,12 +71,43 @@ def test_memory_is_locked_and_left_out_of_dumps():
             assert "lo" in flags["VmFlags:"]
 
 
-def test_one_warning_where_locking_is_forbidden(monkeypatch):
-    monkeypatch.setattr(memory, "_lock_warned", False)
-    monkeypatch.setattr(memory._libc, "mlock", lambda *_: -1)
+@pytest.mark.usefixtures("no_locking")
+def test_one_warning_where_locking_is_forbidden():
     with pytest.warns(RuntimeWarning, match="may be swapped to disk") as caught:
         _ = [SecretBuffer(10), SecretBuffer(10)]
     assert len(caught) == 1
+
+
+@pytest.fixture
+def no_locking(monkeypatch):
+    monkeypatch.setattr(memory, "_lock_warned", False)
+    monkeypatch.setattr(memory, "_lock_required", False)
+    monkeypatch.setattr(memory._libc, "mlock", lambda *_: -1)
+
+
+@pytest.mark.usefixtures("no_locking")
+@pytest.mark.parametrize("by", ["call", "environment"])
+def test_an_error_where_locking_is_required_and_forbidden(monkeypatch, by):
+    if by == "call":
+        memory.require_locked_memory()
+    else:
+        monkeypatch.setenv(memory.LOCKED_VARIABLE, "1")
+    with pytest.raises(SecretError, match="cannot be locked: the limit on locked memory is"):
+        SecretBuffer(10)
+    monkeypatch.undo()
+    SecretBuffer(10).close()
+
+
+@pytest.mark.usefixtures("no_locking")
+def test_nothing_is_required_unless_asked_for(monkeypatch):
+    monkeypatch.setenv(memory.LOCKED_VARIABLE, "0")
+    with pytest.warns(RuntimeWarning):
+        SecretBuffer(10)
+
+
+def test_too_little_memory_is_a_memory_error():
+    with pytest.raises(MemoryError):
+        SecretBuffer(1 << 60)
 
 
 def test_a_hardened_process_writes_no_core(tmp_path):
@@ -104,3 +137,30 @@ def test_the_command_line_is_hardened_before_it_reads_a_key(alice):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["0"]
+
+
+def test_the_command_line_asks_for_locked_memory(tmp_path, alice):
+    code = (
+        "import sys; from tvm_secret import memory; from tvm_secret.cli import main; "
+        "memory._libc.mlock = lambda *_: -1; sys.exit(main(sys.argv[1:]))"
+    )
+    with context.use(recipients=[alice.public]):
+        (tmp_path / "in.sealed").write_bytes(envelope.seal(b"x", content_type="inputs"))
+    words = [
+        "run",
+        "-i",
+        "in.sealed",
+        "model.tar",
+        "--identity",
+        str(alice.private),
+        "--require-locked-memory",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        env=os.environ | {"TVM_SECRET_PASSPHRASE": PASSPHRASE},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "cannot be locked: the limit on locked memory is" in done.stderr

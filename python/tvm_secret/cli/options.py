@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .. import context, keyfiles
+from .. import context, keyfiles, memory
 from ..retired import Retired, check
 from ..suites import DEFAULT_SUITE, SUITES
 
@@ -36,6 +36,12 @@ def add_keys(parser: argparse.ArgumentParser, *, opens: bool, seals: bool, signs
             help=f"private key that opens: a file, pkcs11:... or awskms:... [${context.IDENTITY_VARIABLE}]",
         )
         add_signer(group)
+        group.add_argument(
+            "--require-locked-memory",
+            action="store_true",
+            help="refuse to decrypt where memory cannot be kept from the swap, instead of a warning "
+            f"[${memory.LOCKED_VARIABLE}]",
+        )
     if seals:
         group.add_argument(
             "-r",
@@ -125,6 +131,8 @@ def _moment(text: str) -> datetime:
 @contextlib.contextmanager
 def keys(arguments: argparse.Namespace) -> Iterator[context.Context]:
     """Put the key options given into force."""
+    if getattr(arguments, "require_locked_memory", False):
+        memory.require_locked_memory()
     with context.use(
         identity=getattr(arguments, "identity", None),
         recipients=getattr(arguments, "recipient", None),
