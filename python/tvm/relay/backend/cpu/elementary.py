@@ -21,6 +21,7 @@ from .statements import rewrite, rewrite_leaves
 __all__ = ["ExpandElementary", "name_elementary"]
 
 _PREFIX = "tvm_secret.cpu."
+_MARK = "tvm_secret.cpu.elementary"  # says that a function has calls to expand
 _PURE = 1  # upstream's CallEffectKind
 
 # erf(x) = x P(x^2) / Q(x^2) for |x| <= 3.9, beyond which it is 1 in float32: our own least-squares fit of the
@@ -143,11 +144,14 @@ def _is_conditional(node: ir.Expr) -> bool:
 
 def name_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with our operators in place of upstream's, where they take float32."""
+    found = False
 
     def replace(node: ir.Expr) -> ir.Expr | None:
         name = _operator(node, "tirx.")
         if name is None or str(node.ty.dtype) != "float32":
             return None
+        nonlocal found
+        found = True
         return ir.Call(ir.Op.get(_PREFIX + name), [rewrite(node.args[0], replace)], ret_ty=node.ty)
 
     def store(stmt: tirx.Stmt) -> tirx.Stmt:
@@ -155,7 +159,8 @@ def name_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
             return tirx.BufferStore(stmt.buffer, rewrite(stmt.value, replace), stmt.indices)
         return stmt
 
-    return func.with_body(rewrite_leaves(func.body, store))
+    body = rewrite_leaves(func.body, store)
+    return func.with_body(body).with_attr(_MARK, True) if found else func
 
 
 @tvm.transform.module_pass(opt_level=0, name="ExpandElementary")
@@ -164,7 +169,7 @@ class ExpandElementary:
 
     def transform_module(self, module: ir.IRModule, context: tvm.transform.PassContext) -> ir.IRModule:
         for name, func in list(module.functions_items()):
-            if isinstance(func, tirx.PrimFunc):
+            if isinstance(func, tirx.PrimFunc) and func.attrs.get(_MARK, False):
                 module[name] = func.with_body(rewrite_leaves(func.body, _expanded))
         return module
 

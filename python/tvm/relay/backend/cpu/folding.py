@@ -39,7 +39,7 @@ _UNARY: dict[str, Callable[[relax.Call, np.ndarray], np.ndarray]] = {
     "reshape": _shaped,
     "squeeze": _shaped,
     "flatten": _shaped,
-    "astype": lambda call, x: x.astype(dtype_of(call)),
+    "astype": lambda call, x: x.astype(dtype_of(call), copy=False),
     "negative": lambda call, x: -x,
     "isnan": lambda call, x: np.isnan(x),
     "sqrt": lambda call, x: np.sqrt(x),
@@ -117,7 +117,7 @@ class _Folder(PyExprMutator):
             return None if any(p is None for p in parts) else np.concatenate(parts, int(value.attrs.axis))
         if name in _BINARY and dtype_of(value).startswith("float"):
             a, b = (self.value(x) for x in value.args)
-            return None if a is None or b is None else _BINARY[name](a, b).astype(dtype_of(value))
+            return None if a is None or b is None else _BINARY[name](a, b).astype(dtype_of(value), copy=False)
         return None
 
     def batch_norm(self, call: relax.Call) -> relax.Var | None:
@@ -156,7 +156,7 @@ class _Folder(PyExprMutator):
         shape[str(call.attrs.kernel_layout).index("O")] = -1
         if scale.size != weight.shape[shape.index(-1)]:
             return None
-        weight = (weight * scale.reshape(shape)).astype("float32")
+        weight = weight * scale.astype("float32").reshape(shape)
         return relax.Call(call.op, [self.visit_expr(call.args[0]), constant(weight)], call.attrs)
 
 

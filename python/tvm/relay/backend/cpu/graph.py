@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tvm import ir, relax, tirx
+from tvm import ir, relax, runtime, tirx
 
 __all__ = ["call_name", "constant", "dimensions", "dtype_of", "value_of"]
+
+_BLOCK = 256  # rows and columns of a block that fits a second-level cache
 
 
 def call_name(expression: relax.Expr) -> str:
@@ -25,8 +27,20 @@ def value_of(expression: relax.Expr) -> np.ndarray | None:
 
 def constant(array: np.ndarray) -> ir.GenericConst:
     """A constant tensor."""
-    array = np.asarray(array, order="C")
-    return relax.const(array, str(array.dtype))
+    array = _contiguous(array)
+    return relax.const(runtime.tensor(array))
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    """`array` in C order. A large transposed matrix is copied by blocks, which NumPy itself does not do."""
+    if array.ndim != 2 or not array.flags.f_contiguous or array.flags.c_contiguous:
+        return np.asarray(array, order="C")
+    result = np.empty(array.shape, array.dtype)
+    for row in range(0, array.shape[0], _BLOCK):
+        for column in range(0, array.shape[1], _BLOCK):
+            block = slice(row, row + _BLOCK), slice(column, column + _BLOCK)
+            result[block] = array[block]
+    return result
 
 
 def dimensions(expression: relax.Expr) -> list[int | ir.Expr] | None:

@@ -111,7 +111,10 @@ def _bind(module: IRModule, params: dict[str, np.ndarray]) -> IRModule:
     """Make the weights constants of "main"."""
     main = module["main"]
     variables = main.params[len(main.params) - len(params) :] if params else []
-    values = {var: relax.const(array) for var, array in zip(variables, params.values(), strict=True)}
+    values = {
+        var: relax.const(tvm.runtime.tensor(array))
+        for var, array in zip(variables, params.values(), strict=True)
+    }
     return IRModule(
         {**dict(module.functions_items()), module.get_global_var("main"): main.bind_params(values)},
         attrs=module.attrs,

@@ -29,7 +29,7 @@ class _Lifter(PyExprMutator):
         array = value_of(constant)
         if array is None or array.nbytes < _SMALLEST:
             return constant
-        key = (hashlib.sha256(array.tobytes()).digest(), array.shape, str(array.dtype))
+        key = (hashlib.sha256(array).digest(), array.shape, str(array.dtype))
         if key not in self._by_content:
             variable = relax.Var(f"weight_{len(self.variables)}", constant.ty)
             self._by_content[key] = variable
