@@ -196,6 +196,26 @@ def inputs_of(tvmc) -> list[str]:
         return [info.name for info in module.inputs]
 
 
+@pytest.mark.parametrize("name", ["serving/image:0", "serving/image"])
+def test_names_that_are_paths(tmp_path, tvmc, wanted, name):
+    """TensorFlow's scopes make paths of names; they pass through shapes, artefact and .npz."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default() as graph:
+        image = tf.compat.v1.placeholder("float32", (None, 8, 8, 3), name="serving/image")
+        tf.nn.relu(tf.nn.conv2d(image, KERNEL, 1, "VALID"))
+    (tmp_path / "model.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    tvmc("encrypt", "model.pb", "-o", "sealed")
+    tvmc("compile", "--input-shapes", f"{name}:[2,8,8,3]", "-o", "model.tar", "sealed")
+    np.savez(tmp_path / "in.npz", **{name: IMAGE})
+    tvmc("run", "--inputs", "in.npz", "--output", "out.npz", "model.tar")
+    with np.load(tmp_path / "out.npz") as outputs:
+        np.testing.assert_allclose(outputs["output_0"], wanted, rtol=0, atol=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "model.pb", "sealed", "model.tar", "in.npz", "out.npz",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_wrong_format_is_refused(tmp_path, tvmc, case):
     make, name, _ = CASES[case]

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 
@@ -270,6 +271,8 @@ def test_usage_errors(tvmc):
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
     assert "did you mean 'compile'?" in tvmc("compil", check=False).stderr
+    for retired in ("tune", "micro", "--config=tvmc.json", "-v"):
+        tvmc.refuses(retired, "compile", match=f"{retired.partition('=')[0]} is refused: ", code=2)
     tvmc.refuses("keygen", "--bits", "512", match="2048 to 16384")
 
 
@@ -287,6 +290,28 @@ def test_help_teaches(tvmc, command):
     done = tvmc(command, "--help")
     assert "example:\n  tvmc " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 115
+
+
+def test_examples_work_when_pasted(tmp_path, alice):
+    """In the order of the commands, in a folder with a model and its input in it, by keys of the folder."""
+    tvmc = Tvmc(tmp_path, alice)
+    (tmp_path / "model.onnx").write_bytes(small_model.onnx_bytes())
+    np.savez(tmp_path / "in.npz", data=small_model.image())
+    no_keys = {"TVM_SECRET_IDENTITY": None, "TVM_SECRET_RECIPIENTS": None}
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    for command in COMMANDS:
+        example = tvmc(command, "--help").stdout.partition("example:\n")[2]
+        lines = example.strip().splitlines()
+        assert lines, command
+        for line in lines:
+            words = shlex.split(line)
+            if "&&" in words:  # the shell's work
+                subprocess.run(["bash", "-c", line], cwd=tmp_path, env={"PATH": path}, check=True)
+            else:
+                assert words[:2] == ["tvmc", command]
+                tvmc(*words[1:], env=no_keys)
+    with np.load(tmp_path / "out.npz") as outputs:
+        assert outputs["output_0"].shape == (1, 10)
 
 
 def test_overview(tvmc):
@@ -374,6 +399,8 @@ def test_compile_shows_progress_on_a_terminal(files, alice):
         ["inspect", "model.tar"],
         ["rewrap", "model.tar", "-o", "again.tar"],
         ["run", "-i", "in.npz", "-o", "out.npz", "model.tar"],
+        ["compile", "--help"],
+        ["completion", "bash"],
     ],
     ids=lambda command: command[0],
 )
