@@ -259,7 +259,8 @@ def Execution(artefact: Artefact, inputs: Mapping[str, Any]) -> np.ndarray | lis
     Examples:
         >>> import numpy as np
         >>> from tvm.contrib import graph_executor
-        >>> graph_executor.Execution("model.tar", {"data": np.load("in.npz")["data"]}).argmax()
+        >>> output = graph_executor.Execution("model.tar", {"data": np.load("in.npz")["data"]})
+        >>> print(output.argmax())
         7
     """
     with GraphModule(artefact) as module:

@@ -76,6 +76,13 @@ def build(
 
     Raises:
         SecretError: the parts do not open or do not belong together, or the target is unknown.
+
+    Examples:
+        >>> from tvm import relay
+        >>> mod, params = relay.frontend.from_onnx("model.onnx.sealed")
+        >>> artefact = relay.build(mod, target="llvm", params=params)
+        >>> [part[1:5] for part in artefact]
+        [b'TVMS', b'TVMS', b'TVMS']
     """
     gone = {
         "target_host": target_host,

@@ -1,9 +1,12 @@
 """The familiar Python interface of `tvmc`, over sealed files.
 
+>>> import numpy as np
+>>> from tvm.driver import tvmc
 >>> model = tvmc.load("model.onnx.sealed")
->>> package = tvmc.compile(model, target="llvm", package_path="model.tar")
->>> result = tvmc.run(package, device="cpu", inputs={"data": image})
->>> result.get_output("output_0")
+>>> package = tvmc.compile(model, target="llvm", package_path="package.tar")
+>>> result = tvmc.run(package, device="cpu", inputs=dict(np.load("in.npz")))
+>>> result.get_output("output_0").shape
+(1, 8)
 
 Models, packages and what lies between hold sealed bytes or paths of sealed files, and nothing plain; only a
 result's outputs and times are.

@@ -1,0 +1,173 @@
+"""What the site shows beside the pages of this folder, made anew by each build.
+
+- The front page is README.md.
+- The reference of `tvmc` comes from its parser.
+- The figures come from benchmarks/results, as far as there are any.
+
+Pages link to files of the repository as they lie there, so that they read well outside the site too; links
+from one page to another are turned into links of the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages and figures that are made."""
+    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
+    files.append(File.generated(config, "reference/tvmc.md", content=tvmc_reference()))
+    for picture in sorted(RESULTS.glob("*.png")):
+        files.append(File.generated(config, f"benchmarks/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links into links of the site, and fill in the figures."""
+    if page.file.src_uri == "index.md":
+        markdown = re.sub(r"\]\(docs/", "](", markdown)
+        return re.sub(r"\]\(benchmarks/results/", "](benchmarks/", markdown)
+    if page.file.src_uri == "benchmarks.md":
+        markdown = markdown.replace("<!-- figures -->", benchmark_figures())
+    return re.sub(r"\]\((?:\.\./)+README\.md", f"]({'../' * page.file.src_uri.count('/')}index.md", markdown)
+
+
+# ------------------------------------------------------------------------------------------------------ tvmc
+
+
+def tvmc_reference() -> str:
+    """The page of the command line, from the parser that reads it."""
+    from tvm_secret.cli import build_parser
+
+    parser = build_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    summaries = {action.dest: action.help for action in commands._choices_actions}
+    parts = [_HEAD, "| command | what it does |", "| --- | --- |"]
+    parts += [f"| [`tvmc {name}`](#tvmc-{name}) | {summary} |" for name, summary in summaries.items()]
+    for name, command in commands.choices.items():
+        parts += ["", f"## tvmc {name}", "", *_command(command)]
+    return "\n".join(parts) + "\n"
+
+
+_HEAD = """# tvmc
+
+Each command prints its part of this page with `--help`. Exit codes: 0 done; 1 refused or failed, and one line
+on standard error says why; 2 wrong usage. A command that fails leaves no partial output. The keys that a
+command uses are those of its options, of the environment, or of the current folder: [Keys](../keys.md).
+`python -m tvm.driver.tvmc` is the same program under the name that users of upstream know.
+"""
+
+
+def _command(command: argparse.ArgumentParser) -> Iterator[str]:
+    yield re.sub(r"'(tvmc \w+)'", r"`\1`", command.description or "") + "\n"
+    positionals = [_metavar(action) for action in command._actions if not action.option_strings]
+    yield f"```text\ntvmc {command.prog.split()[-1]} [options] {' '.join(positionals)}\n```\n"
+    for group in command._action_groups:
+        actions = [
+            action
+            for action in group._group_actions
+            if action.help != argparse.SUPPRESS and action.dest != "help"
+        ]
+        if not actions:
+            continue
+        title = group.title or ""
+        yield f"**{title[:1].upper()}{title[1:]}**\n\n| | |\n| --- | --- |"
+        for action in actions:
+            yield f"| {_names(action)} | {_help(command, action)} |"
+        yield ""
+    _, _, example = (command.epilog or "").partition("\n")
+    yield f"```sh\n{textwrap.dedent(example).strip()}\n```"
+
+
+def _metavar(action: argparse.Action) -> str:
+    if action.choices and action.metavar is None:
+        return "{" + ",".join(map(str, action.choices)) + "}"
+    name = action.metavar or action.dest.upper()
+    return {"+": f"{name}...", "?": f"[{name}]", "*": f"[{name}...]"}.get(str(action.nargs), str(name))
+
+
+def _names(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return f"`{_metavar(action)}`"
+    names = ", ".join(f"`{name}`" for name in action.option_strings)
+    if action.nargs == 0 or (action.choices and action.metavar is None):
+        return names
+    return f"{names} `{_metavar(action)}`"
+
+
+def _help(command: argparse.ArgumentParser, action: argparse.Action) -> str:
+    text = command._get_formatter()._expand_help(action) if action.help else ""
+    if action.choices and action.metavar is None:
+        text = f"one of {', '.join(f'`{choice}`' for choice in action.choices)}; {text}".rstrip("; ")
+    text = re.sub(r"\$(TVM_SECRET_\w+)", r"`$\1`", text)
+    text = re.sub(r"(?<![\w`])(--?[a-z][\w-]*)", r"`\1`", text)
+    return text.replace("|", "\\|")
+
+
+# ------------------------------------------------------------------------------------------------ benchmarks
+
+
+def benchmark_figures() -> str:
+    """Plots and tables of benchmarks/results, or a word on how to make them."""
+    results = sorted(RESULTS.glob("*.json"))
+    if not results:
+        return "!!! note\n    This build of the site has no results in it: the commands above make them.\n"
+    parts = []
+    for path in results:
+        figures = json.loads(path.read_text())
+        parts.append(f"## {path.stem.replace('_', ' ').capitalize()}\n")
+        picture = path.with_suffix(".png")
+        if picture.exists():
+            parts.append(f"![{path.stem.replace('_', ' ')}](benchmarks/{picture.name})\n")
+        parts += _tables(figures)
+    return "\n".join(parts)
+
+
+def _tables(figures: dict[str, Any]) -> Iterator[str]:
+    """Lists of objects, and objects of objects, as tables; the environment as a line."""
+    for name, value in figures.items():
+        if name == "environment":
+            versions = ", ".join(f"{package} {version}" for package, version in value["versions"].items())
+            yield f"{value['cpu']}, {value['cores']} cores; Python {value['python']}, {versions}.\n"
+        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            yield from _table([_flat(row) for row in value])
+        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+            yield from _table([{name.replace("_", " "): key} | _flat(row) for key, row in value.items()])
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """`row` with objects in it opened one level: {"ms": {"ours": 1}} becomes {"ms: ours": 1}."""
+    flat = {}
+    for name, value in row.items():
+        title = name.replace("_", " ")
+        if isinstance(value, dict):
+            flat |= {f"{title}: {key.replace('_', ' ')}": inner for key, inner in value.items()}
+        else:
+            flat[title] = value
+    return {name: value for name, value in flat.items() if not isinstance(value, (list, dict))}
+
+
+def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    yield f"| {' | '.join(columns)} |"
+    yield "| --- " + "| ---: " * (len(columns) - 1) + "|"
+    for row in rows:
+        yield f"| {' | '.join(_cell(row.get(column, '')) for column in columns)} |"
+    yield ""
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
