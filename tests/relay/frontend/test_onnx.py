@@ -389,6 +389,54 @@ def test_infinities_of_one_sign():
     assert positive.tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "scales", "sizes"),
+    [
+        ({"mode": "linear"}, [1, 1, 0.6, 0.7], None),
+        ({"mode": "cubic", "antialias": 1}, None, [2, 3, 3, 4]),
+        ({"mode": "nearest", "axes": [3, 2]}, [1.5, 2.7], None),
+        ({"mode": "linear", "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}, None, [9, 9]),
+        ({"mode": "cubic", "coordinate_transformation_mode": "align_corners"}, None, [2, 3, 9, 4]),
+    ],
+    ids=["scale is no ratio", "antialiased", "axes", "aspect ratio", "aligned"],
+)
+def test_resize(attributes, scales, sizes):
+    weights = {"scales": np.array(scales, "float32")} if scales else {"sizes": np.array(sizes)}
+    node = helper.make_node(
+        "Resize", ["x", "", *(["scales"] if scales else ["", "sizes"])], ["y"], **attributes
+    )
+    check(model_of([node], {"x": [2, 3, 6, 5]}, ["y"], weights, opset=19), x=normal(2, 3, 6, 5))
+
+
+def test_scan_is_unrolled():
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["total", "row"], ["sum"]),
+            helper.make_node("Mul", ["sum", "factor"], ["scaled"]),
+            helper.make_node("Identity", ["sum"], ["next"]),
+        ],
+        "step",
+        [helper.make_tensor_value_info(name, FLOAT, [4]) for name in ("total", "row")],
+        [helper.make_tensor_value_info(name, FLOAT, [4]) for name in ("next", "scaled")],
+    )
+    node = helper.make_node(
+        "Scan", ["start", "x"], ["last", "all"], body=body, num_scan_inputs=1, scan_input_directions=[1]
+    )
+    weights = {"start": normal(4, seed=1), "factor": np.array([2], "float32")}
+    check(model_of([node], {"x": [3, 4]}, ["last", "all"], weights), x=normal(3, 4))
+
+
+def test_optional_input_is_a_tensor():
+    model = model_of([helper.make_node("OptionalGetElement", ["x"], ["y"])], {"x": [2]}, ["y"])
+    proto = onnx.ModelProto.FromString(model)
+    tensor = helper.make_tensor_type_proto(FLOAT, [2])
+    proto.graph.input[0].type.CopyFrom(helper.make_optional_type_proto(tensor))
+    imported = import_onnx(proto.SerializeToString())
+    assert inputs_of(imported) == {"x": [2]}
+    x = normal(2)
+    assert_agrees(Compiled(imported, upstream=True)(x)[0], x)
+
+
 # What is refused
 
 

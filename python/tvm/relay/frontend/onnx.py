@@ -191,7 +191,9 @@ def _inputs(
     symbols: dict[str, tirx.Var] = {}
     inputs = {}
     for name, value in values.items():
-        tensor = value.type.tensor_type
+        # An optional tensor is there, since an artefact's inputs always are.
+        optional = value.type.optional_type.elem_type if value.type.HasField("optional_type") else value.type
+        tensor = optional.tensor_type
         if not tensor.elem_type:
             raise ModelError(f"ONNX: input '{name}' is not a tensor")
         if name in given:

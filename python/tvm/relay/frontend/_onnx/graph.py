@@ -21,7 +21,8 @@ from tvm import relax, tirx
 
 from .._shared import one_line
 from ..common import ModelError
-from .operators import CONVERTERS
+from . import operators, quantised, recurrent, resizing, spectral  # noqa: F401 (they fill CONVERTERS)
+from .registry import CONVERTERS, static_size
 
 # What is computed here ends up as a constant in the code, so it has to be small.
 _FOLDED_ELEMENTS = 1024
@@ -89,12 +90,16 @@ class GraphConverter:
             return self._expand(self._functions[key], node, inputs, opsets)
         if key == ("", "If"):
             return self._convert_if(node, inputs[0], values, opsets)
+        if key == ("", "Scan"):
+            return self._convert_scan(node, inputs, values, opsets)
         if (folded := self._fold(node, inputs, opsets)) is not None:
             return folded
         if key in CONVERTERS:
             attributes = _attributes(node, domain, version)
             operands = [None if value is None else self._as_tensor(value) for value in inputs]
-            return CONVERTERS[key](self._builder, operands, attributes, len(node.output))
+            converted = CONVERTERS[key](self._builder, operands, attributes, len(node.output))
+            if converted is not None:
+                return converted
 
         known = domain in _DOMAINS_OF_UPSTREAM and node.op_type in self._upstream
         failure = None
@@ -151,6 +156,45 @@ class GraphConverter:
         )
         chosen = self._builder.emit(relax.If(condition, then, otherwise))
         return [self._builder.emit(relax.TupleGetItem(chosen, i)) for i in range(len(node.output))]
+
+    def _convert_scan(
+        self, node: onnx.NodeProto, inputs: list[Any], values: dict[str, Any], opsets: Mapping[str, int]
+    ) -> list[Any]:
+        """Unroll a loop over slices of tensors."""
+        if opsets[""] < 9:
+            raise ModelError("ONNX: Scan before version 9 is not supported")
+        attributes = _attributes(node, "", opsets[""])
+        body, count = attributes["body"], attributes["num_scan_inputs"]
+        tensors = [self._as_tensor(value) for value in inputs]
+        states, scanned = tensors[:-count], tensors[-count:]
+        collected = len(body.output) - len(states)
+        zeros = (0,) * max(count, collected)
+        axes, output_axes = (attributes.get(f"scan_{k}_axes", zeros) for k in ("input", "output"))
+        backward, output_backward = (
+            attributes.get(f"scan_{k}_directions", zeros) for k in ("input", "output")
+        )
+        names = [value.name for value in body.input]
+        emit = self._builder.emit
+        steps = static_size(scanned[0], axes[0])
+        rows: list[list[Any]] = [[] for _ in range(collected)]
+        for step in range(steps):
+            slices = [
+                emit(
+                    relax.op.take(
+                        tensor, relax.const(steps - 1 - step if back else step, "int64"), axis, "wrap"
+                    )
+                )
+                for tensor, axis, back in zip(scanned, axes, backward, strict=False)
+            ]
+            results = self.convert(body, {**values, **dict(zip(names, states + slices, strict=True))}, opsets)
+            states = results[: len(states)]
+            for row, result in zip(rows, results[len(states) :], strict=True):
+                row.append(result)
+        stacks = [
+            emit(relax.op.stack(row[::-1] if back else row, axis))
+            for row, axis, back in zip(rows, output_axes, output_backward, strict=False)
+        ]
+        return [*states, *stacks]
 
     def _fold(
         self, node: onnx.NodeProto, inputs: list[Any], opsets: Mapping[str, int]
@@ -228,7 +272,10 @@ class GraphConverter:
         values: dict[str, Any] = dict.fromkeys(function.input)
         values.update(zip(function.input, inputs, strict=False))
         self._convert_nodes([_instantiated(inside, given) for inside in function.node], values, inner)
-        return [values[name] for name in function.output[: len(node.output)]]
+        # The body may take an output that the node leaves out from an input that is left out too.
+        return [
+            values[name] if used else None for name, used in zip(function.output, node.output, strict=False)
+        ]
 
     def _as_tensor(self, value: Any) -> relax.Expr:
         """`value` as a tensor: upstream gives what is known of a shape as a shape or a scalar expression."""

@@ -2,231 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tvm.ir import GenericConst
+from onnx import helper
 from tvm.relax.frontend.onnx import onnx_frontend as upstream
 
-from tvm import relax, tirx
+from tvm import relax, te, tirx, topi
 
-from ..common import ModelError
-
-Tensor = relax.Expr
-Converter = Callable[[relax.BlockBuilder, "list[Tensor | None]", "dict[str, Any]", int], "list[Tensor]"]
-
-CONVERTERS: dict[tuple[str, str], Converter] = {}
-"""(domain, operator) -> function of the builder, the operands, the attributes and the number of outputs."""
+from .registry import Tensor, converts, known, padded, scalar, static_size
 
 
-def _converts(operator: str) -> Callable[[Converter], Converter]:
-    def register(converter: Converter) -> Converter:
-        CONVERTERS["", operator] = converter
-        return converter
-
-    return register
-
-
-@_converts("RNN")
-def _rnn(
-    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
-) -> list[Tensor]:
-    """H' = f(X W^T + H R^T + b)."""
-
-    def step(layer: _Direction, projected: Tensor, state: list[Tensor]) -> list[Tensor]:
-        (activate,) = layer.activations
-        return [activate(layer.gates(projected, state[0]))]
-
-    return _recurrent(builder, operands, attributes, ["Tanh"], 1, step)[:outputs]
-
-
-@_converts("GRU")
-def _gru(
-    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
-) -> list[Tensor]:
-    """Gates in ONNX's order update, reset, new; H' = (1 - z) n + z H."""
-
-    def step(layer: _Direction, projected: Tensor, state: list[Tensor]) -> list[Tensor]:
-        gate, new = layer.activations
-        (hidden,) = state
-        x_zr, x_n = layer.parts(projected, 3, [2])
-        r_zr, r_n = layer.parts(layer.recurrence, 3, [2])
-        bias_zr, bias_n = layer.parts(layer.recurrent_bias, 3, [2])
-        z, r = layer.parts(gate(x_zr + layer.matmul(hidden, r_zr) + bias_zr), 2, [1])
-        if attributes.get("linear_before_reset"):
-            n = new(x_n + r * (layer.matmul(hidden, r_n) + bias_n))
-        else:
-            n = new(x_n + layer.matmul(layer.emit(r * hidden), r_n) + bias_n)
-        return [n + z * (hidden - n)]
-
-    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh"], 3, step)[:outputs]
-
-
-@_converts("LSTM")
-def _lstm(
-    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
-) -> list[Tensor]:
-    """Gates in ONNX's order input, output, forget, cell; C' = f C + i c, H' = o h(C')."""
-    if attributes.get("input_forget"):
-        raise ModelError("ONNX: LSTM with input_forget is not supported")
-
-    def step(layer: _Direction, projected: Tensor, state: list[Tensor]) -> list[Tensor]:
-        gate, new, out = layer.activations
-        hidden, cell = state
-        i, o, f, c = layer.parts(layer.gates(projected, hidden), 4, [1, 2, 3])
-        if layer.peephole is not None:
-            peep_i, peep_o, peep_f = layer.parts(layer.peephole, 3, [1, 2])
-            i, f = i + peep_i * cell, f + peep_f * cell
-        cell = layer.emit(gate(f) * cell + gate(i) * new(c))
-        if layer.peephole is not None:
-            o = o + peep_o * cell
-        return [gate(o) * out(cell), cell]
-
-    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh", "Tanh"], 4, step)[:outputs]
-
-
-class _Direction:
-    """The weights of one direction of a recurrent layer, and the arithmetic that all cells need."""
-
-    def __init__(
-        self,
-        builder: relax.BlockBuilder,
-        index: int,
-        recurrence: Tensor,
-        recurrent_bias: Tensor,
-        peephole: Tensor | None,
-        activations: list[Callable[[Tensor], Tensor]],
-    ) -> None:
-        self.emit = builder.emit
-        self.recurrence = self.emit(relax.op.permute_dims(self.of(recurrence, index)))
-        self.recurrent_bias = recurrent_bias
-        self.peephole = None if peephole is None else self.of(peephole, index)
-        self.activations = activations
-
-    def of(self, tensor: Tensor, index: int) -> Tensor:
-        """`tensor[index]`."""
-        return self.emit(relax.op.take(tensor, relax.const(index, "int64"), axis=0, mode="wrap"))
-
-    def matmul(self, left: Tensor, right: Tensor) -> Tensor:
-        return relax.op.matmul(left, right)
-
-    def gates(self, projected: Tensor, hidden: Tensor) -> Tensor:
-        """What goes into all gates at once."""
-        return self.emit(projected + self.matmul(hidden, self.recurrence) + self.recurrent_bias)
-
-    def parts(self, tensor: Tensor, parts: int, at: list[int]) -> list[Tensor]:
-        """`tensor`'s last axis, in `parts` equal parts, split before those in `at`."""
-        tensor = self.emit(tensor)
-        size = _size(tensor, tensor.ty.ndim - 1) // parts
-        split = self.emit(relax.op.split(tensor, [size * i for i in at], axis=-1))
-        return [self.emit(relax.TupleGetItem(split, i)) for i in range(len(at) + 1)]
-
-
-def _recurrent(
-    builder: relax.BlockBuilder,
-    operands: list[Tensor | None],
-    attributes: dict[str, Any],
-    activations: list[str],
-    gates: int,
-    step: Callable[[_Direction, Tensor, list[Tensor]], list[Tensor]],
-) -> list[Tensor]:
-    """Unroll a recurrent layer over its steps: ONNX's outputs Y and then the last states."""
-    emit = builder.emit
-    x, w, r, b, lengths, *initial = operands + [None] * (8 - len(operands))
-    peephole = initial.pop()
-    if attributes.get("layout"):
-        x = emit(relax.op.permute_dims(x, (1, 0, 2)))
-        initial = [
-            None if state is None else emit(relax.op.permute_dims(state, (1, 0, 2))) for state in initial
-        ]
-    steps, batch = _size(x, 0), x.ty.shape.values[1]
-    width = _size(r, 2)
-    states = 2 if gates == 4 else 1
-    dtype = str(x.ty.dtype)
-    direction = attributes.get("direction", b"forward").decode()
-    reverses = [False, True] if direction == "bidirectional" else [direction == "reverse"]
-    functions = _activations(attributes, activations, len(reverses), dtype)
-    if "clip" in attributes:
-        raise ModelError("ONNX: a recurrent layer with clip is not supported")
-
-    sequences, finals = [], []
-    for index, reverse in enumerate(reverses):
-        bias = relax.op.zeros((gates * width,), dtype)
-        layer = _Direction(builder, index, r, bias, peephole, functions[index])
-        projected = emit(relax.op.matmul(x, emit(relax.op.permute_dims(layer.of(w, index)))))
-        if b is not None:
-            both = emit(relax.op.split(layer.of(b, index), 2))
-            projected = emit(projected + emit(relax.TupleGetItem(both, 0)))
-            layer.recurrent_bias = emit(relax.TupleGetItem(both, 1))
-        state = [
-            emit(relax.op.zeros((batch, width), dtype)) if given is None else layer.of(given, index)
-            for given in initial[:states]
-        ]
-        sequence: list[Any] = [None] * steps
-        for time in reversed(range(steps)) if reverse else range(steps):
-            new = [emit(value) for value in step(layer, layer.of(projected, time), state)]
-            sequence[time] = new[0]
-            if lengths is not None:
-                # A shorter sequence keeps its state and gives zeros beyond its end.
-                running = emit(relax.op.greater(lengths, relax.const(time, str(lengths.ty.dtype))))
-                running = emit(relax.op.expand_dims(running, 1))
-                new = [
-                    emit(relax.op.where(running, value, old)) for value, old in zip(new, state, strict=True)
-                ]
-                zeros = relax.op.zeros((batch, width), dtype)
-                sequence[time] = emit(relax.op.where(running, sequence[time], zeros))
-            state = new
-        sequences.append(emit(relax.op.stack(sequence, axis=0)))
-        finals.append(state)
-
-    y = emit(relax.op.stack(sequences, axis=1))
-    last = [emit(relax.op.stack(list(values), axis=0)) for values in zip(*finals, strict=True)]
-    if attributes.get("layout"):
-        y = emit(relax.op.permute_dims(y, (2, 0, 1, 3)))
-        last = [emit(relax.op.permute_dims(value, (1, 0, 2))) for value in last]
-    return [y, *last]
-
-
-def _activations(
-    attributes: dict[str, Any], defaults: list[str], directions: int, dtype: str
-) -> list[list[Callable[[Tensor], Tensor]]]:
-    """The activation functions of each direction."""
-    names = [name.decode().lower() for name in attributes.get("activations", ())] or [
-        name.lower() for name in defaults * directions
-    ]
-    alphas, betas = iter(attributes.get("activation_alpha", ())), iter(attributes.get("activation_beta", ()))
-
-    def function(name: str) -> Callable[[Tensor], Tensor]:
-        plain = {"sigmoid": relax.op.sigmoid, "tanh": relax.op.tanh, "relu": relax.op.nn.relu}
-        if name in plain:
-            return plain[name]
-        if name == "hardsigmoid":
-            alpha = relax.const(next(alphas, 0.2), dtype)
-            beta = relax.const(next(betas, 0.5), dtype)
-            return lambda x: relax.op.clip(x * alpha + beta, 0, 1)
-        raise ModelError(f"ONNX: the activation '{name}' of a recurrent layer is not supported")
-
-    functions = [function(name) for name in names]
-    return [functions[i * len(defaults) : (i + 1) * len(defaults)] for i in range(directions)]
-
-
-@_converts("Dropout")
+@converts("Dropout")
 def _dropout(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
-    data, _, training = operands + [None] * (3 - len(operands))
-    if training is not None and not (isinstance(training, GenericConst) and not training.value.numpy()):
-        raise ModelError("ONNX: Dropout in training mode is not supported")
+    data, ratio, training = padded(operands, 3)
+    if training is not None and known(training, "training_mode") and (ratio is None or known(ratio, "ratio")):
+        raise ValueError("training mode is not supported")
     return [data, builder.emit(relax.op.full_like(data, relax.const(True, "bool"), "bool"))][:outputs]
 
 
-@_converts("IsInf")
+@converts("IsInf")
 def _is_infinite(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
     (data,) = operands
-    zero = relax.const(0, str(data.ty.dtype))
+    zero = scalar(0, data)
     found = builder.emit(relax.op.isinf(data))
     if not attributes["detect_negative"]:
         found = builder.emit(relax.op.logical_and(found, relax.op.greater(data, zero)))
@@ -235,7 +37,7 @@ def _is_infinite(
     return [found]
 
 
-@_converts("LpNormalization")
+@converts("LpNormalization")
 def _lp_normalization(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
@@ -246,89 +48,245 @@ def _lp_normalization(
     else:
         norm = relax.op.sqrt(relax.op.sum(data * data, axis, keepdims=True))
     norm = builder.emit(norm)
-    zero, one = (relax.const(value, str(data.ty.dtype)) for value in (0, 1))
+    zero, one = scalar(0, data), scalar(1, data)
     # A vector of zeros stays one.
     return [builder.emit(data / relax.op.where(relax.op.equal(norm, zero), one, norm))]
 
 
-@_converts("ConvInteger")
-def _conv_integer(
+@converts("Pow")
+def _power(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
-    x, w, x_zero, w_zero = operands + [None] * (4 - len(operands))
-    return [_integer_conv(builder, x, x_zero, w, w_zero, attributes)]
+    """The result is of the base's dtype, whatever the exponent's is."""
+    base, exponent = operands
+    dtype = str(base.ty.dtype)
+    exact = "float64" if "int" in dtype else dtype
+    base, exponent = (builder.emit(relax.op.astype(value, exact)) for value in (base, exponent))
+    power = builder.emit(relax.op.power(base, exponent))
+    if exact != dtype:
+        power = builder.emit(relax.op.astype(builder.emit(relax.op.round(power)), dtype))
+    return [power]
 
 
-@_converts("QLinearConv")
-def _qlinear_conv(
+@converts("BitCast")
+def _bit_cast(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = operands
-    rank = x.ty.ndim
-    product = _integer_conv(builder, x, x_zero, w, w_zero, attributes)
-    if bias and bias[0] is not None:
-        product = builder.emit(product + _along(builder, bias[0], 1, rank))
-    scale = builder.emit(x_scale * w_scale / y_scale)
-    return [_requantised(builder, product, _along(builder, scale, 1, rank), y_zero)]
+    (data,) = operands
+    dtype = str(helper.tensor_dtype_to_np_dtype(attributes["to"]))
+    if "bool" in (dtype, str(data.ty.dtype)):
+        return [builder.emit(relax.op.astype(data, dtype))]
+
+    def reinterpret(x: te.Tensor) -> te.Tensor:
+        return te.compute(x.shape, lambda *i: tirx.reinterpret(dtype, x(*i)), "bits")
+
+    return [builder.emit_te(reinterpret, data)]
 
 
-@_converts("QLinearMatMul")
-def _qlinear_matmul(
+@converts("BitShift")
+def _bit_shift(
     builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
 ) -> list[Tensor]:
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = operands
-    # A vector of scales is one for each row of A, and for each column of B.
-    a_scale, a_zero = (_along(builder, value, -2, a.ty.ndim) for value in (a_scale, a_zero))
-    left, right = _centred(builder, a, a_zero), _centred(builder, b, b_zero)
-    product = builder.emit(relax.op.matmul(left, right))
-    return [_requantised(builder, product, builder.emit(a_scale * b_scale / y_scale), y_zero)]
+    """What is shifted by a negative count, or by the width and more, is all gone."""
+    data, count = operands
+    emit, dtype = builder.emit, str(data.ty.dtype)
+    width = np.iinfo(dtype).bits
+    right = attributes["direction"] == b"RIGHT"
+    signed = dtype.startswith("int")
+    fits = emit(relax.op.less(count, scalar(width, count)))
+    if signed:
+        fits = emit(relax.op.logical_and(fits, relax.op.greater_equal(count, scalar(0, count))))
+    if signed and right:
+        # By all but the sign.
+        return [emit(relax.op.right_shift(data, relax.op.where(fits, count, scalar(width - 1, count))))]
+    shift = relax.op.right_shift if right else relax.op.left_shift
+    shifted = emit(shift(data, relax.op.where(fits, count, scalar(0, count))))
+    return [emit(relax.op.where(fits, shifted, scalar(0, data)))]
 
 
-def _integer_conv(
-    builder: relax.BlockBuilder,
-    x: Tensor,
-    x_zero: Tensor | None,
-    w: Tensor,
-    w_zero: Tensor | None,
-    attributes: dict[str, Any],
-) -> Tensor:
-    """The int32 convolution of quantised integers."""
-    if w_zero is not None:
-        w_zero = _along(builder, w_zero, 0, w.ty.ndim)
-    operands = upstream.onnx_input([_centred(builder, x, x_zero), _centred(builder, w, w_zero)])
-    convert = upstream._get_convert_map()["Conv"].get_converter(11)
-    return builder.emit(convert(builder, operands, dict(attributes), [{}, {}]))
+@converts("CumProd")
+def _cumulative_product(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    data, axis = operands
+    axis = int(known(axis, "axis"))
+    flip = [relax.op.flip] if attributes["reverse"] else []
+    for function in flip:
+        data = builder.emit(function(data, axis))
+    product = builder.emit(
+        relax.op.cumprod(data, axis, str(data.ty.dtype), exclusive=bool(attributes["exclusive"]))
+    )
+    for function in flip:
+        product = builder.emit(function(product, axis))
+    return [product]
 
 
-def _centred(builder: relax.BlockBuilder, values: Tensor, zero: Tensor | None) -> Tensor:
-    """`values - zero` as int32."""
-    wide = builder.emit(relax.op.astype(values, "int32"))
-    return wide if zero is None else builder.emit(wide - builder.emit(relax.op.astype(zero, "int32")))
+@converts("OneHot")
+def _one_hot(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    """Indices beyond the depth give a row of the off value."""
+    indices, depth, values = operands
+    emit = builder.emit
+    depth = int(known(depth, "depth").item())
+    rank = indices.ty.ndim + 1
+    axis = attributes["axis"] % rank
+    dtype = "int64" if "int" in str(indices.ty.dtype) else str(indices.ty.dtype)
+    indices = emit(relax.op.astype(indices, dtype))
+    negative = emit(relax.op.less(indices, scalar(0, indices)))
+    indices = emit(relax.op.where(negative, indices + scalar(depth, indices), indices))
+    columns = np.arange(depth).reshape([-1 if a == axis else 1 for a in range(rank)])
+    hot = emit(relax.op.equal(relax.op.expand_dims(indices, axis), relax.const(columns, dtype)))
+    off, on = (emit(relax.op.take(values, relax.const(i, "int64"), axis=0, mode="clip")) for i in (0, 1))
+    return [emit(relax.op.where(hot, on, off))]
 
 
-def _requantised(builder: relax.BlockBuilder, values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """int32 `values` times `scale`, rounded half to even, plus `zero`, saturated to the dtype of `zero`."""
-    dtype = str(zero.ty.dtype)
-    info = np.iinfo(dtype)
-    scale = builder.emit(relax.op.astype(scale, "float32"))
-    scaled = builder.emit(relax.op.round(relax.op.astype(values, "float32") * scale))
-    shifted = builder.emit(scaled + builder.emit(relax.op.astype(zero, "float32")))
-    return builder.emit(relax.op.astype(relax.op.clip(shifted, float(info.min), float(info.max)), dtype))
+@converts("EyeLike")
+def _eye_like(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    (data,) = operands
+    dtype = attributes.get("dtype")
+    dtype = str(data.ty.dtype) if dtype is None else str(helper.tensor_dtype_to_np_dtype(dtype))
+    rows, columns = data.ty.shape.values
+    return [builder.emit(relax.op.eye(rows, columns, attributes["k"], dtype))]
 
 
-def _along(builder: relax.BlockBuilder, vector: Tensor, axis: int, rank: int) -> Tensor:
-    """A vector shaped to broadcast along `axis` of a tensor of `rank`; anything else as it is."""
-    if vector.ty.ndim != 1:
-        return vector
-    shape = [1] * rank
-    shape[axis] = -1
-    return builder.emit(relax.op.reshape(vector, shape))
-
-
-def _size(tensor: Tensor, axis: int) -> int:
-    size = tensor.ty.shape.values[axis]
-    if not isinstance(size, tirx.IntImm):
-        raise ModelError(
-            "ONNX: a recurrent layer needs a fixed number of steps: give the shapes of the inputs"
+@converts("ReverseSequence")
+def _reverse_sequence(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    data, lengths = operands
+    return [
+        builder.emit_te(
+            topi.reverse_sequence, data, lengths, attributes["time_axis"], attributes["batch_axis"]
         )
-    return int(size.value)
+    ]
+
+
+@converts("SpaceToDepth")
+def _space_to_depth(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    (data,) = operands
+    size = attributes["blocksize"]
+    n, c, h, w = data.ty.shape.values
+    blocks = builder.emit(relax.op.reshape(data, (n, c, h // size, size, w // size, size)))
+    channels_last = attributes.get("mode", b"DCR") == b"DCR"
+    order = (0, 3, 5, 1, 2, 4) if channels_last else (0, 1, 3, 5, 2, 4)
+    blocks = builder.emit(relax.op.permute_dims(blocks, order))
+    return [builder.emit(relax.op.reshape(blocks, (n, c * size * size, h // size, w // size)))]
+
+
+@converts("BatchNormalization")
+def _batch_normalization(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor] | None:
+    """With the batch's own statistics, where a model is in training mode."""
+    if not attributes.get("training_mode"):
+        return None
+    data, scale, bias, *running = operands
+    emit, rank = builder.emit, data.ty.ndim
+    axes = [axis for axis in range(rank) if axis != 1]
+    batch = [emit(statistic(data, axes, keepdims=True)) for statistic in (relax.op.mean, relax.op.variance)]
+    mean, variance = batch
+    scale, bias = (emit(relax.op.expand_dims(v, list(range(1, rank - 1)))) for v in (scale, bias))
+    spread = emit(relax.op.sqrt(variance + scalar(attributes["epsilon"], data)))
+    results = [emit((data - mean) / spread * scale + bias)]
+    momentum = attributes["momentum"]
+    for old, new in zip(running, batch, strict=True):
+        new = emit(relax.op.astype(emit(relax.op.squeeze(new, axes)), str(old.ty.dtype)))
+        results.append(emit(old * scalar(momentum, old) + new * scalar(1 - momentum, old)))
+    return results[:outputs]
+
+
+@converts("ConvTranspose")
+def _transposed_convolution(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor] | None:
+    """`output_shape` says what the padding is."""
+    if "output_shape" not in attributes:
+        return None
+    data, weight, *_ = operands
+    rank = data.ty.ndim - 2
+    attributes = dict(attributes)
+    wanted = attributes.pop("output_shape")[-rank:]
+    lower = attributes.pop("auto_pad", b"NOTSET") != b"SAME_UPPER"
+    ones, zeros = (1,) * rank, (0,) * rank
+    extra = list(attributes.get("output_padding", zeros))
+    begins, ends = [], []
+    for axis, (size, stride, dilation) in enumerate(
+        zip(wanted, attributes.get("strides", ones), attributes.get("dilations", ones), strict=True)
+    ):
+        kernel = (static_size(weight, axis + 2) - 1) * dilation + 1
+        total = stride * (static_size(data, axis + 2) - 1) + extra[axis] + kernel - size
+        if total < 0:
+            extra[axis], total = extra[axis] - total, 0
+        begins.append(total - total // 2 if lower else total // 2)
+        ends.append(total - begins[-1])
+    attributes |= {"pads": (*begins, *ends), "output_padding": tuple(extra)}
+    convert = upstream._get_convert_map()["ConvTranspose"].get_converter(11)
+    return [builder.emit(convert(builder, upstream.onnx_input(operands), attributes, [{}, {}]))]
+
+
+@converts("TensorScatter")
+def _tensor_scatter(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    """The cache with the update written over it from each batch's index on."""
+    cache, update, starts = padded(operands, 3)
+    axis = attributes["axis"] % cache.ty.ndim
+    circular = attributes["mode"] == b"circular"
+    if starts is None:
+        starts = builder.emit(relax.op.zeros((cache.ty.shape.values[0],), "int64"))
+
+    def written(cache: te.Tensor, update: te.Tensor, starts: te.Tensor) -> te.Tensor:
+        def element(*index: tirx.Var) -> Any:
+            step = index[axis] - starts[index[0]]
+            if circular:
+                step = tirx.floormod(step, cache.shape[axis])
+            inside = tirx.all(step >= 0, step < update.shape[axis])
+            new = update(*index[:axis], step, *index[axis + 1 :])
+            return tirx.if_then_else(inside, new, cache(*index))
+
+        return te.compute(cache.shape, element, "written")
+
+    return [builder.emit_te(written, cache, update, starts)]
+
+
+@converts("Col2Im")
+def _columns_to_image(
+    builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+) -> list[Tensor]:
+    """Sum the columns of blocks into the image that they were taken from."""
+    columns, image, block = operands
+    image, block = (
+        [int(size) for size in known(v, w)] for v, w in ((image, "image_shape"), (block, "block_shape"))
+    )
+    rank = len(image)
+    strides, dilations = (attributes.get(name, (1,) * rank) for name in ("strides", "dilations"))
+    pads = attributes.get("pads", (0,) * 2 * rank)
+    steps = [
+        (image[a] + pads[a] + pads[a + rank] - dilations[a] * (block[a] - 1) - 1) // strides[a] + 1
+        for a in range(rank)
+    ]
+    batch, depth, _ = columns.ty.shape.values
+    channels = depth // int(np.prod(block))
+    columns = builder.emit(relax.op.reshape(columns, (batch, channels, *block, *steps)))
+
+    def summed(x: te.Tensor) -> te.Tensor:
+        taps = [te.reduce_axis((0, size), f"k{a}") for a, size in enumerate(block)]
+
+        def element(n: tirx.Var, c: tirx.Var, *at: tirx.Var) -> Any:
+            offsets = [at[a] + pads[a] - taps[a] * dilations[a] for a in range(rank)]
+            inside = [
+                tirx.all(o >= 0, tirx.floormod(o, s) == 0, tirx.floordiv(o, s) < size)
+                for o, s, size in zip(offsets, strides, steps, strict=True)
+            ]
+            places = [tirx.floordiv(o, s) for o, s in zip(offsets, strides, strict=True)]
+            value = x(n, c, *taps, *places)
+            return te.sum(tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, x.dtype)), axis=taps)
+
+        return te.compute((*x.shape[:2], *image), element, "image")
+
+    return [builder.emit_te(summed, columns)]
