@@ -150,7 +150,7 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
 
     Raises `IdentityError` when it is no private key, `PassphraseError` when the passphrase does not fit.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 
     try:
         data = path.read_bytes()
@@ -170,6 +170,8 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
         return _parse_private_key(data, secret)
     except UnsupportedAlgorithm:
         raise IdentityError(f"{path} holds a kind of private key that is not used here") from None
+    except InternalError:  # OpenSSL's parameters of an encryption that it then cannot do
+        raise IdentityError(f"{path} is damaged: it says how it is encrypted, and that cannot be") from None
     except (ValueError, TypeError):
         raise PassphraseError(f"the passphrase does not open the private key {path}") from None
 

@@ -134,6 +134,13 @@ def test_a_key_that_costs_too_much_is_refused_unopened(tmp_path, monkeypatch, pr
         keyfiles.load_private_key(tmp_path / "key", lambda path: PASSPHRASE)
 
 
+def test_a_key_whose_encryption_cannot_be_is_refused(tmp_path):
+    der = encrypted(SCRYPT, iteration_count=2**14, block_size=8, parallelization=1)
+    (tmp_path / "key").write_bytes(der.replace(b"\x02\x02\x40\x00", b"\x02\x02\x40\x01"))
+    with pytest.raises(errors.IdentityError, match="is damaged"):
+        keyfiles.load_private_key(tmp_path / "key", lambda path: PASSPHRASE)
+
+
 @pytest.mark.parametrize(
     ("protection", "parameters"),
     [
