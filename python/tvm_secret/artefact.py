@@ -14,11 +14,8 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import numpy as np
-
-from . import tensors
 from .envelope import (
     Session,
     copy_rest,
@@ -33,6 +30,9 @@ from .files import atomic_writer
 from .header import Header, read_header
 from .memory import SecretBuffer
 from .recipients import Recipient, load_recipients
+
+if TYPE_CHECKING:
+    import numpy as np  # half the start-up of commands that read headers alone, so `tensors` is imported late
 
 __all__ = [
     "MEMBERS",
@@ -138,6 +138,8 @@ def seal_artefact(
     objects: Sequence[bytes], interface: Interface, weights: Mapping[str, np.ndarray], **session: Any
 ) -> list[bytes]:
     """Seal the three members, in the order of `MEMBERS`, in one session with these options of `Session`."""
+    from . import tensors
+
     interface.objects = [len(code) for code in objects]
     size, pieces = tensors.pieces(weights)
     plain = [
@@ -231,6 +233,8 @@ def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
 
 def open_artefact(artefact: Artefact) -> Opened:
     """Verify and decrypt the members. Raises as `unseal` does, and where members do not belong together."""
+    from . import tensors
+
     headers, buffers = [], {}
     try:
         with _members(artefact) as members:
