@@ -280,7 +280,7 @@ def test_nothing_public_leads_to_the_runtime(keys, path):
         public = {name for name in dir(module) if not name.startswith("_")}
         assert public == {
             "benchmark", "close", "get_num_outputs", "get_output", "inputs", "missing_inputs", "outputs",
-            "run", "set_input",
+            "profile", "run", "set_input",
         }  # fmt: skip
 
 
