@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -40,6 +40,7 @@ __all__ = [
     "Opened",
     "inspect",
     "is_artefact",
+    "load",
     "open_artefact",
     "rewrap",
     "save",
@@ -156,14 +157,27 @@ def seal_artefact(
     return sealed
 
 
-def save(artefact: Sequence[bytes], path: str | Path) -> None:
+def save(artefact: Sequence[bytes], path: str | Path, names: Collection[str] = MEMBERS) -> None:
     """Write the sealed members as a tar, whole or not at all."""
     with atomic_writer(path) as file:
-        for name, member in zip(MEMBERS, artefact, strict=True):
+        for name, member in zip(names, artefact, strict=True):
             file.write(_tar_header(name, len(member)))
             file.write(member)
             file.write(bytes(-len(member) % _BLOCK))
         file.write(_END)
+
+
+def load(path: str | Path, names: Collection[str] = MEMBERS) -> list[bytes]:
+    """The members, still sealed, of a tar that `save` wrote with these names.
+
+    Raises `NotSealedError` for another kind of file, `AuthenticationError` where the tar was altered.
+    """
+    with naming(path), open(path, "rb") as file:
+        members = []
+        for start, size in _places(file, names).values():
+            file.seek(start)
+            members.append(file.read(size))
+        return members
 
 
 def _tar_header(name: str, size: int) -> bytes:
@@ -195,7 +209,7 @@ def _members(artefact: Artefact) -> Iterator[list[tuple[str, BinaryIO, int, int]
         yield [(name, file, *place) for name, place in _places(file).items()]
 
 
-def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
+def _places(file: BinaryIO, names: Collection[str] = MEMBERS) -> dict[str, tuple[int, int]]:
     """Find the members without trusting the tar: exactly these names, plain files, inside the file, no more.
 
     A reader of general tars would follow links, sparse maps and headers of extensions; none of them can be
@@ -205,7 +219,7 @@ def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
     if total == 0:
         raise NotSealedError("it is empty")
     places, offset = {}, 0
-    for name in MEMBERS:
+    for name in names:
         file.seek(offset)
         block = file.read(_BLOCK)
         if block[257:262] != b"ustar" and not places:

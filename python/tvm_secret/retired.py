@@ -97,7 +97,8 @@ def check(table: dict[str, Retired], **values: Any) -> None:
         retired = table[name]
         if value is None or value in retired.kept:
             continue
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
         if retired.ignored is None or value in retired.ignored:
-            warnings.warn(f"{retired.subject} ({value}) has no effect: {retired.reason}", stacklevel=3)
+            warnings.warn(f"{retired.subject} ({shown}) has no effect: {retired.reason}", stacklevel=3)
         else:
-            raise SecretError(f"{retired.subject} ({value}) is refused: {retired.reason}")
+            raise SecretError(f"{retired.subject} ({shown}) is refused: {retired.reason}")

@@ -64,6 +64,27 @@ def test_only_results_are_plain(model):
     ]
 
 
+def test_an_imported_model_is_saved_and_loaded(model, tmp_path):
+    model.save(tmp_path / "model.tar")
+    again = tvmc.TVMCModel(model_path=tmp_path / "model.tar")
+    assert (again.mod, again.params) == (model.mod, model.params)
+    tvmc.TVMCModel(model_path=tmp_path / "model.tar").save(tmp_path / "copy.tar")
+    data = (tmp_path / "copy.tar").read_bytes()
+    for damaged, match in (
+        (data[:-1024], "cut short"),
+        (data.replace(b"model.params", b"model.paramz"), "altered at its member model.params"),
+        (b"", "it is empty"),
+    ):
+        (tmp_path / "bad.tar").write_bytes(damaged)
+        with pytest.raises(SecretError, match=match):
+            tvmc.TVMCModel(model_path=tmp_path / "bad.tar")
+    other = tvmc.TVMCModel(
+        model.mod, tvmc.load(seal(small_model.onnx_bytes(1), content_type="model/onnx")).params
+    )
+    with pytest.raises(SecretError, match="come from different imports"):
+        tvmc.compile(other, "llvm")
+
+
 def test_load_takes_bytes_and_shapes(sealed, alice):
     plain = small_model.onnx_bytes(batch="n")
     flexible = seal(plain, content_type="model/onnx", recipients=[alice.public])
@@ -195,8 +216,8 @@ def test_every_option_of_the_command_line_arrives(cli):
 
 def test_a_dump_needs_leave(cli):
     cli.refuses(
-        "compile", "--dump-code", "asm", "-o", "x.tar", "model.sealed",
-        match="a dump of the model's code (['asm']) is refused: it would lie plain on the disk",
+        "compile", "--dump-code", "asm,ll", "-o", "x.tar", "model.sealed",
+        match="a dump of the model's code (asm, ll) is refused: it would lie plain on the disk",
     )  # fmt: skip
     cli.refuses(
         "compile", "--allow-plaintext-dump", "x", "-o", "x.tar", "model.sealed", match="give --dump-code too"

@@ -175,7 +175,7 @@ def _tensor_info(name: str, kind: Any) -> TensorInfo:
 
 
 def _check_dump(formats: Sequence[str], path: str | Path | None) -> None:
-    retired.check(retired.COMPILE, dump_code=", ".join(formats) if formats and path is None else None)
+    retired.check(retired.COMPILE, dump_code=formats if formats and path is None else None)
     for name in formats:
         if name not in DUMP_FORMATS:
             raise SecretError(f"unknown format {name!r} of a dump; there are {', '.join(DUMP_FORMATS)}")
