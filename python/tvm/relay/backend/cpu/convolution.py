@@ -3,8 +3,9 @@
 The data are NCHW[v]c, v being the vector's lanes (or as the model's input has them, where there are few
 channels), and so is the result. A tile of `width` pixels by `chunks` output chunks lives in registers while
 the reduction runs: each step broadcasts one input value per pixel against one weight vector per chunk.
-Nothing is padded: rows outside the input are left out of the loop over the kernel's rows, and the tiles at
-the left and right edges, which are emitted apart, leave out the columns that they lack.
+Where the tiles go along rows, nothing is padded: rows outside the input are left out of the loop over the
+kernel's rows, and the tiles at the left and right edges, which are emitted apart, leave out the columns that
+they lack. Rows that are too short for a good tile are taken as one line of pixels, from a padded input.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tvm.tirx.script import builder as T
 
 from tvm import ir, te, tirx
 
-from .kernel import Fused, emit, integer, local, marks, parallel, serial, unroll, vector
+from .kernel import Fused, emit, integer, local, marks, parallel, prefetch, serial, unroll, vector
 from .machine import Machine
 from .window import Window
 
@@ -35,10 +36,16 @@ __all__ = [
 
 PACKED, NCHW, NHWC = range(3)
 
+_AHEAD = 2  # input chunks, each of which takes some fifty cycles
+_LINE = 64  # bytes of a cache line
+
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution and its tile. `layout` is that of the data; `channels` are the input's, per group."""
+    """A convolution and its tile. `layout` is that of the data; `channels` are the input's, per group.
+
+    `flat`: the plane is one line of pixels, and tiles run on from row to row; nothing may be missing then.
+    """
 
     window: Window
     groups: int
@@ -46,10 +53,12 @@ class Geometry:
     channels: int
     width: int = 0
     chunks: int = 1
+    flat: int = 0
 
     def parameters(self) -> list[int]:
         """The geometry as a list of integers, which `from_parameters` takes."""
-        return [*self.window.parameters(), self.groups, self.layout, self.channels, self.width, self.chunks]
+        tile = [self.width, self.chunks, self.flat]
+        return [*self.window.parameters(), self.groups, self.layout, self.channels, *tile]
 
     @classmethod
     def from_parameters(cls, p: list[int]) -> Geometry:
@@ -68,20 +77,25 @@ class Geometry:
             return self.channels // lanes, lanes
         return self.channels, 1
 
-    @property
-    def pointwise(self) -> bool:
-        """Whether each input pixel makes one output pixel, so that the plane is one long row."""
-        w = self.window
-        return w.size == (1, 1) and w.strides == (1, 1) and not any(w.padding)
 
-
-def choose_tile(columns: int, chunks: int, machine: Machine, *, divide: bool = True) -> tuple[int, int]:
+def choose_tile(
+    columns: int, chunks: int, depth: int, machine: Machine, *, divide: bool = True
+) -> tuple[int, int]:
     """The (width, chunks) of a register tile with the lowest estimated cost per useful multiply-add.
 
-    A step issues width * chunks multiply-adds, two a cycle, and width + chunks loads, two a cycle; it takes
-    no less than the latency of a multiply-add. Tiles at the end of a row overlap, which is work done twice.
-    With `divide`, the tile's chunks divide `chunks`.
+    A step issues width * chunks multiply-adds, two a cycle, and width + chunks loads, two a cycle but for
+    conflicts of the cache's banks; it takes no less than the latency of a multiply-add. The weights of a
+    tile's `depth` steps come from the second cache, at a vector in two cycles, unless they fit half of the
+    first. Tiles at the end of a row overlap, which is work done twice. With `divide`, the tile's chunks
+    divide `chunks`.
     """
+    return _best_tile(columns, chunks, depth, machine, divide)[1:]
+
+
+def _best_tile(
+    columns: int, chunks: int, depth: int, machine: Machine, divide: bool
+) -> tuple[float, int, int]:
+    """The estimated cycles of a line at one step, and its tile (see `choose_tile`)."""
     best = None
     for group in range(1, min(chunks, machine.registers // 2) + 1):
         if divide and chunks % group:
@@ -89,23 +103,36 @@ def choose_tile(columns: int, chunks: int, machine: Machine, *, divide: bool = T
         for width in range(1, columns + 1):
             if width * group + group + 1 > machine.registers:
                 break
-            cycles = max(width * group / 2, (width + group) / 2, machine.accumulators / 2) + 0.6
+            cycles = max(width * group / 2, (width + group) / 1.5, machine.accumulators / 2)
+            if 4 * machine.lanes * group * depth > machine.l1 // 2:
+                cycles = max(cycles, 2 * group)
+            cycles += 0.6
             cost = -(-columns // width) * -(-chunks // group) * cycles
             if best is None or cost < best[0] - 1e-9:
                 best = (cost, width, group)
-    return best[1], best[2]
+    return best
 
 
 def plan(geometry: Geometry, plane: tuple[int, int], outputs: int, machine: Machine) -> Geometry:
-    """`geometry` with the tile that suits an input of `plane` pixels and `outputs` output channels."""
-    rows, columns = geometry.window.output(*plane)
-    chunks = (
-        -(-outputs // machine.lanes) // geometry.groups
-        if geometry.groups > 1
-        else -(-outputs // machine.lanes)
-    )
-    width, group = choose_tile(rows * columns if geometry.pointwise else columns, chunks, machine)
-    return replace(geometry, width=width, chunks=group)
+    """`geometry` with the tile that suits an input of `plane` pixels and `outputs` output channels.
+
+    Where it is `flat` although the window has a padding, the data are to be padded first.
+    """
+    window = geometry.window
+    rows, columns = window.output(*plane)
+    chunks = -(-outputs // machine.lanes)
+    if geometry.groups > 1:
+        chunks //= geometry.groups
+    depth = geometry.channels * math.prod(window.size)
+    cost, width, group = _best_tile(rows * columns, chunks, depth, machine, True)
+    flat = window.size == (1, 1) and window.strides == (1, 1) and not any(window.padding)
+    if not flat:
+        by_rows, *tile = _best_tile(columns, chunks, depth, machine, True)
+        # Addresses take a little longer than along a row.
+        flat = geometry.layout == PACKED and 1.05 * cost < rows * by_rows
+        if not flat:
+            width, group = tile
+    return replace(geometry, width=width, chunks=group, flat=int(flat))
 
 
 def pack_weight(weight: np.ndarray, geometry: Geometry, lanes: int) -> np.ndarray:
@@ -170,7 +197,7 @@ def kernel(fused: Fused, machine: Machine) -> tirx.PrimFunc:
 
 
 class _Emitter:
-    """Emits one convolution. A unit of work is a row of the output, or a tile of a pointwise one."""
+    """Emits one convolution. A unit of work is a row of the output, or a tile of a flat one."""
 
     def __init__(self, fused: Fused, machine: Machine):
         self.fused, self.machine = fused, machine
@@ -182,9 +209,9 @@ class _Emitter:
         self.outer, self.inner = self.geometry.blocking(self.lanes)
         self.height, self.width = _plane(self.data.ty.shape, self.geometry)
         self.blocks = self.chunks // self.geometry.chunks
-        self.line = self.rows * self.columns if self.geometry.pointwise else self.columns
+        self.line = self.rows * self.columns if self.geometry.flat else self.columns
         self.count = min(self.geometry.width, self.line)
-        self.units = -(-self.line // self.count) if self.geometry.pointwise else self.rows
+        self.units = -(-self.line // self.count) if self.geometry.flat else self.rows
         self.weight_bytes = 4 * math.prod(int(n) for n in self.weight.ty.shape)
         self.input_bytes = 4 * math.prod(int(n) for n in self.data.ty.shape[1:])
 
@@ -228,7 +255,7 @@ class _Emitter:
             self._unit(n, block, part * step + unit)
 
     def _unit(self, n, block, unit) -> None:
-        if self.geometry.pointwise:
+        if self.geometry.flat:
             start = unit * self.count
             if self.line % self.count:
                 start = tirx.min(start, integer(self.line - self.count))
@@ -247,7 +274,9 @@ class _Emitter:
         sums = local(self.count, chunks, self.lanes)
         with unroll(self.count) as w, unroll(chunks) as c, vector(self.lanes) as v:
             T.buffer_store(sums, tirx.const(0, "float32"), [w, c, v])
-        low, high = (0, 1) if h is None else self.window.rows_inside(h, self.height, self.rows)
+        low, high = 0, self.window.size[0]
+        if h is not None:
+            low, high = self.window.rows_inside(h, self.height, self.rows)
         with serial(self.outer) as o, serial(high, low) as kh:
             if cut is None:
                 with serial(self.window.size[1]) as kw:
@@ -261,6 +290,14 @@ class _Emitter:
             row, column = self._pixel(h, start, w)
             self.fused.store([n, block * chunks + c, row, column, v], tirx.BufferLoad(sums, [w, c, v]))
 
+    def _prefetch(self, n, group, o, start) -> None:
+        """Fetch the pixels of steps ahead: they lie a plane apart, too far for the hardware to guess."""
+        ahead = tirx.min(o + _AHEAD, integer(self.outer - 1))
+        for pixel in range(0, self.count, max(1, _LINE // (4 * self.lanes))):
+            y, x = self._pixel(None, start, pixel)
+            value = _element(_Loads(self.data), self.geometry, self.lanes, n, group, ahead, integer(0), y, x)
+            prefetch(value)
+
     def _pixel(self, h, start, w):
         if h is not None:
             return h, start + w
@@ -269,6 +306,8 @@ class _Emitter:
     def _step(self, sums, n, block, o, h, kh, start, kw, span: tuple[int, int]) -> None:
         """Add the products of one row and column of the window, for the pixels of `span`."""
         group = block // (self.blocks // self.geometry.groups)
+        if self.inner > 1 and self.geometry.flat and self.window.size == (1, 1):
+            self._prefetch(n, group, o, start)
         with serial(self.inner) as i, unroll(span[1], span[0]) as w, unroll(self.geometry.chunks) as c:
             row, column = self._pixel(h, start, w)
             y, x = self.window.row(row, kh), self.window.column(column, kw)

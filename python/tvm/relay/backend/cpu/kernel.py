@@ -18,7 +18,19 @@ from tvm import ir, s_tir, tirx
 
 from .statements import rewrite
 
-__all__ = ["Fused", "analyse", "emit", "integer", "local", "marks", "parallel", "serial", "unroll", "vector"]
+__all__ = [
+    "Fused",
+    "analyse",
+    "emit",
+    "integer",
+    "local",
+    "marks",
+    "parallel",
+    "prefetch",
+    "serial",
+    "unroll",
+    "vector",
+]
 
 _KERNEL = "cpu.kernel"
 _PARAMETERS = "cpu.parameters"
@@ -133,6 +145,12 @@ def vector(extent: int):
 def local(*shape: int) -> tirx.Var:
     """A float32 buffer on the stack; with constant indices LLVM keeps it in registers."""
     return T.alloc_buffer([integer(n) for n in shape], "float32", scope="local")
+
+
+def prefetch(load: ir.TensorLoad) -> None:
+    """Emit a hint to bring what `load` reads into the first cache."""
+    read, keep, data = (tirx.const(flag, "int32") for flag in (0, 3, 1))  # LLVM's flags
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", T.address_of(load), read, keep, data))
 
 
 def loads(expression: ir.Expr, buffer: tirx.Var) -> list[ir.TensorLoad]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tvm import relax, te, tirx
 
-__all__ = ["Packed", "pack", "pack_array", "unpack"]
+__all__ = ["Packed", "pack", "pack_array", "pad", "subsample", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,26 @@ def unpack(data: te.Tensor, layout: str, channels: int) -> te.Tensor:
         return data[place["N"], place["C"] // lanes, place["H"], place["W"], place["C"] % lanes]
 
     return te.compute(tuple(extents[axis] for axis in layout), element, name="unpack")
+
+
+def pad(data: te.Tensor, padding: tuple[int, int, int, int]) -> te.Tensor:
+    """A packed tensor with zeros around its planes; `padding` is (top, left, bottom, right)."""
+    n, chunks, height, width, lanes = data.shape
+    top, left, bottom, right = padding
+
+    def element(n, c, h, w, v):
+        inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
+        return tirx.if_then_else(inside, data[n, c, h - top, w - left, v], tirx.const(0, data.dtype))
+
+    return te.compute((n, chunks, height + top + bottom, width + left + right, lanes), element, name="pad")
+
+
+def subsample(data: te.Tensor, strides: tuple[int, int]) -> te.Tensor:
+    """Every so many rows and columns of a packed tensor, from the first."""
+    n, chunks, height, width, lanes = data.shape
+    rows, columns = ((size - 1) // stride + 1 for size, stride in zip((height, width), strides, strict=True))
+
+    def element(n, c, h, w, v):
+        return data[n, c, h * strides[0], w * strides[1], v]
+
+    return te.compute((n, chunks, rows, columns, lanes), element, name="subsample")

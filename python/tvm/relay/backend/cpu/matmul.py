@@ -20,10 +20,13 @@ from .machine import Machine
 __all__ = ["batched", "batched_kernel", "dense", "dense_kernel", "pack_dense_weight", "tile"]
 
 
-def tile(rows: int | ir.Expr, columns: int, machine: Machine) -> tuple[int, int]:
-    """The (rows, chunks of columns) of a register tile; `rows` may be symbolic."""
+def tile(rows: int | ir.Expr, depth: int, columns: int, machine: Machine) -> tuple[int, int]:
+    """The (rows, chunks of columns) of a register tile of [rows, depth] x [depth, columns].
+
+    `rows` may be symbolic.
+    """
     known = int(rows) if isinstance(rows, int | tirx.IntImm) else 4 * machine.registers
-    return choose_tile(known, -(-columns // machine.lanes), machine, divide=False)
+    return choose_tile(known, -(-columns // machine.lanes), depth, machine, divide=False)
 
 
 def pack_dense_weight(weight: np.ndarray, chunks: int, lanes: int) -> np.ndarray:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tvm import relax
 
-from . import convolution, matmul, pooling, rows, winograd
+from . import convolution, layout, matmul, pooling, rows, winograd
 from .graph import constant, dimensions, dtype_of, value_of
 from .layout import Packed, pack_array
 from .pointwise import pointwise
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES"]
 
-_OUT_ELEMENTWISE = 4  # upstream's OpPatternKind: element-wise operators that follow fuse into it
+# Upstream's OpPatternKind: the neighbours of an injective operator fuse with it, and element-wise operators
+# that follow fuse into the other kind.
+_INJECTIVE, _OUT_ELEMENTWISE = 2, 4
 
 Rule = Callable[["Packer", relax.Call], "Packed | relax.Expr | None"]
 
@@ -83,10 +86,19 @@ def conv2d(packer: Packer, call: relax.Call) -> Packed | None:
     source = convolution.PACKED
     if not (isinstance(data, relax.Var) and data in packer.packed) and weight.shape[1] < lanes:
         source = convolution.NHWC if order == "NHWC" else convolution.NCHW
-    geometry = convolution.Geometry(window, groups, source, weight.shape[1])
-    geometry = convolution.plan(geometry, (shape["H"], shape["W"]), outputs, packer.machine)
-    packed = constant(convolution.pack_weight(weight, geometry, lanes))
+    plane = shape["H"], shape["W"]
     operand = packer.pack(data, order).value if source == convolution.PACKED else packer.plain(data)
+    sparse = window.size == (1, 1) and window.strides != (1, 1) and not any(window.padding)
+    if source == convolution.PACKED and sparse:
+        # What is left makes one line of pixels, and better tiles than rows with gaps do.
+        operand = packer.emit_te(layout.subsample, operand, strides=window.strides, pattern=_INJECTIVE)
+        plane, window = window.output(*plane), replace(window, strides=(1, 1))
+    geometry = convolution.Geometry(window, groups, source, weight.shape[1])
+    geometry = convolution.plan(geometry, plane, outputs, packer.machine)
+    if geometry.flat and any(window.padding):
+        operand = packer.emit_te(layout.pad, operand, padding=window.padding, pattern=_INJECTIVE)
+        geometry = replace(geometry, window=replace(window, padding=(0, 0, 0, 0)))
+    packed = constant(convolution.pack_weight(weight, geometry, lanes))
     value = packer.emit_te(
         convolution.convolution, operand, packed, geometry=geometry, pattern=_OUT_ELEMENTWISE
     )
@@ -316,7 +328,7 @@ def matmul_(packer: Packer, call: relax.Call) -> relax.Expr | None:
 def _dense(packer: Packer, left: relax.Expr, shape: list, weight: np.ndarray) -> relax.Expr:
     rows = math.prod(shape[:-1])
     depth, columns = weight.shape
-    height, chunks = matmul.tile(rows, columns, packer.machine)
+    height, chunks = matmul.tile(rows, depth, columns, packer.machine)
     packed = constant(matmul.pack_dense_weight(weight, chunks, packer.machine.lanes))
     data = packer.plain(left)
     if len(shape) > 2:
@@ -334,7 +346,7 @@ def _batched(packer: Packer, left: relax.Expr, right: relax.Expr, a: list, b: li
     lead = a[len(a) - len(b) : -2]
     if any(y not in (x, 1) for x, y in zip(lead, b[:-2], strict=True)):
         return None
-    height, chunks = matmul.tile(a[-2], b[-1], packer.machine)
+    height, chunks = matmul.tile(a[-2], a[-1], b[-1], packer.machine)
     chunks = min(chunks, b[-1] // lanes)
     return packer.emit_te(
         matmul.batched,

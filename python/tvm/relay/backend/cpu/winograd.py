@@ -98,7 +98,7 @@ def plan(
         fits = max(machine.registers, machine.l2 // 2 // tile_bytes)
         parts = max(-(-tiles // fits), min(2 * machine.cores, tiles // machine.registers))
         block = -(-tiles // max(1, parts))
-    width, chunks = choose_tile(block, out_chunks, machine)
+    width, chunks = choose_tile(block, out_chunks, channels, machine)
     return Plan(window, channels, block, width, chunks)
 
 
