@@ -1,12 +1,13 @@
-"""RNN, GRU and LSTM, unrolled over their steps."""
+"""RNN, GRU and LSTM: as loops where the cell is the usual one, or else unrolled over their steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax
+from tvm import relax, tirx
 
+from .. import _recurrent as loops
 from ..common import ModelError
 from .registry import Tensor, converts, padded, static_size
 
@@ -43,7 +44,13 @@ def _gru(
             n = new(x_n + layer.matmul(layer.emit(r * hidden), r_n) + bias_n)
         return [n + z * (hidden - n)]
 
-    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh"], 3, step)[:outputs]
+    def loop(x: Tensor, weights: list[Tensor], state: list[Tensor], reverse: bool) -> tuple[Tensor, ...]:
+        w, r, *biases = weights
+        biases = biases or [None, None]
+        return loops.gru(builder, x, w, r, *biases, *state, order="zrn", reverse=reverse)
+
+    usual = loop if attributes.get("linear_before_reset") else None
+    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh"], 3, step, usual)[:outputs]
 
 
 @converts("LSTM")
@@ -66,7 +73,12 @@ def _lstm(
             o = o + peep_o * cell
         return [gate(o) * out(cell), cell]
 
-    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh", "Tanh"], 4, step)[:outputs]
+    def loop(x: Tensor, weights: list[Tensor], state: list[Tensor], reverse: bool) -> tuple[Tensor, ...]:
+        w, r, *biases = weights
+        bias = builder.emit(biases[0] + biases[1]) if biases else None
+        return loops.lstm(builder, x, w, r, bias, *state, order="iofc", reverse=reverse)
+
+    return _recurrent(builder, operands, attributes, ["Sigmoid", "Tanh", "Tanh"], 4, step, loop)[:outputs]
 
 
 class _Direction:
@@ -75,21 +87,22 @@ class _Direction:
     def __init__(
         self,
         builder: relax.BlockBuilder,
-        index: int,
-        recurrence: Tensor,
-        recurrent_bias: Tensor,
+        weights: list[Tensor],
         peephole: Tensor | None,
         activations: list[Callable[[Tensor], Tensor]],
     ) -> None:
         self.emit = builder.emit
-        self.recurrence = self.emit(relax.op.permute_dims(self.of(recurrence, index)))
-        self.recurrent_bias = recurrent_bias
-        self.peephole = None if peephole is None else self.of(peephole, index)
-        self.activations = activations
+        weight, recurrence, *biases = weights
+        self._weight = self.emit(relax.op.permute_dims(weight))
+        self.recurrence = self.emit(relax.op.permute_dims(recurrence))
+        zeros = relax.op.zeros((recurrence.ty.shape.values[0],), str(recurrence.ty.dtype))
+        self._bias, self.recurrent_bias = biases or (None, zeros)
+        self.peephole, self.activations = peephole, activations
 
-    def of(self, tensor: Tensor, index: int) -> Tensor:
-        """`tensor[index]`."""
-        return self.emit(relax.op.take(tensor, relax.const(index, "int64"), axis=0, mode="wrap"))
+    def projected(self, x: Tensor) -> Tensor:
+        """What the inputs of all steps contribute to the gates."""
+        projected = self.emit(relax.op.matmul(x, self._weight))
+        return projected if self._bias is None else self.emit(projected + self._bias)
 
     def matmul(self, left: Tensor, right: Tensor) -> Tensor:
         return relax.op.matmul(left, right)
@@ -106,6 +119,11 @@ class _Direction:
         return [self.emit(relax.TupleGetItem(split, i)) for i in range(len(at) + 1)]
 
 
+# Takes the inputs, the weights W and R and the biases of both (if any), the states, and whether to go
+# backwards; gives the states of all steps and the last ones.
+_Loop = Callable[[Tensor, "list[Tensor]", "list[Tensor]", bool], "tuple[Tensor, ...]"]
+
+
 def _recurrent(
     builder: relax.BlockBuilder,
     operands: list[Tensor | None],
@@ -113,8 +131,9 @@ def _recurrent(
     activations: list[str],
     gates: int,
     step: Callable[[_Direction, Tensor, list[Tensor]], list[Tensor]],
+    loop: _Loop | None = None,
 ) -> list[Tensor]:
-    """Unroll a recurrent layer over its steps: ONNX's outputs Y and then the last states."""
+    """A recurrent layer, by `loop` where that does what it asks for: ONNX's Y, then the last states."""
     emit = builder.emit
     x, w, r, b, lengths, *initial = padded(operands, 8)
     peephole = initial.pop()
@@ -123,45 +142,37 @@ def _recurrent(
         initial = [
             None if state is None else emit(relax.op.permute_dims(state, (1, 0, 2))) for state in initial
         ]
-    steps, batch = static_size(x, 0), x.ty.shape.values[1]
-    width = static_size(r, 2)
-    states = 2 if gates == 4 else 1
-    dtype = str(x.ty.dtype)
+    batch, width, dtype = x.ty.shape.values[1], static_size(r, 2), str(x.ty.dtype)
     direction = attributes.get("direction", b"forward").decode()
     reverses = [False, True] if direction == "bidirectional" else [direction == "reverse"]
     functions = _activations(attributes, activations, len(reverses), dtype)
     if "clip" in attributes:
         raise ModelError("ONNX: a recurrent layer with clip is not supported")
+    static_size(x, 0)
+    special = lengths is not None or peephole is not None or "activations" in attributes
+    looped = loop is not None and not special and dtype == "float32" and isinstance(batch, tirx.IntImm)
 
     sequences, finals = [], []
     for index, reverse in enumerate(reverses):
-        bias = relax.op.zeros((gates * width,), dtype)
-        layer = _Direction(builder, index, r, bias, peephole, functions[index])
-        projected = emit(relax.op.matmul(x, emit(relax.op.permute_dims(layer.of(w, index)))))
+
+        def of(tensor: Tensor, index: int = index) -> Tensor:
+            return emit(relax.op.take(tensor, relax.const(index, "int64"), axis=0, mode="wrap"))
+
+        weights = [of(w), of(r)]
         if b is not None:
-            both = emit(relax.op.split(layer.of(b, index), 2))
-            projected = emit(projected + emit(relax.TupleGetItem(both, 0)))
-            layer.recurrent_bias = emit(relax.TupleGetItem(both, 1))
+            both = emit(relax.op.reshape(of(b), (2, gates * width)))
+            weights += [of(both, 0), of(both, 1)]
         state = [
-            emit(relax.op.zeros((batch, width), dtype)) if given is None else layer.of(given, index)
-            for given in initial[:states]
+            emit(relax.op.zeros((batch, width), dtype)) if given is None else of(given)
+            for given in initial[: 2 if gates == 4 else 1]
         ]
-        sequence: list[Any] = [None] * steps
-        for time in reversed(range(steps)) if reverse else range(steps):
-            new = [emit(value) for value in step(layer, layer.of(projected, time), state)]
-            sequence[time] = new[0]
-            if lengths is not None:
-                # A shorter sequence keeps its state and gives zeros beyond its end.
-                running = emit(relax.op.greater(lengths, relax.const(time, str(lengths.ty.dtype))))
-                running = emit(relax.op.expand_dims(running, 1))
-                new = [
-                    emit(relax.op.where(running, value, old)) for value, old in zip(new, state, strict=True)
-                ]
-                zeros = relax.op.zeros((batch, width), dtype)
-                sequence[time] = emit(relax.op.where(running, sequence[time], zeros))
-            state = new
-        sequences.append(emit(relax.op.stack(sequence, axis=0)))
-        finals.append(state)
+        if looped:
+            sequence, *last = loop(x, weights, state, reverse)
+        else:
+            layer = _Direction(builder, weights, None if peephole is None else of(peephole), functions[index])
+            sequence, *last = _unrolled(layer, step, x, state, lengths, reverse)
+        sequences.append(sequence)
+        finals.append(last)
 
     y = emit(relax.op.stack(sequences, axis=1))
     last = [emit(relax.op.stack(list(values), axis=0)) for values in zip(*finals, strict=True)]
@@ -169,6 +180,33 @@ def _recurrent(
         y = emit(relax.op.permute_dims(y, (2, 0, 1, 3)))
         last = [emit(relax.op.permute_dims(value, (1, 0, 2))) for value in last]
     return [y, *last]
+
+
+def _unrolled(
+    layer: _Direction,
+    step: Callable[[_Direction, Tensor, list[Tensor]], list[Tensor]],
+    x: Tensor,
+    state: list[Tensor],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> list[Tensor]:
+    """One direction, step by step: the states of all steps and the last ones."""
+    emit, steps = layer.emit, static_size(x, 0)
+    projected = layer.projected(x)
+    sequence: list[Any] = [None] * steps
+    for time in reversed(range(steps)) if reverse else range(steps):
+        row = emit(relax.op.take(projected, relax.const(time, "int64"), axis=0, mode="wrap"))
+        new = [emit(value) for value in step(layer, row, state)]
+        sequence[time] = new[0]
+        if lengths is not None:
+            # A shorter sequence keeps its state and gives zeros beyond its end.
+            running = emit(relax.op.greater(lengths, relax.const(time, str(lengths.ty.dtype))))
+            running = emit(relax.op.expand_dims(running, 1))
+            new = [emit(relax.op.where(running, value, old)) for value, old in zip(new, state, strict=True)]
+            zeros = relax.op.zeros_like(new[0])
+            sequence[time] = emit(relax.op.where(running, sequence[time], zeros))
+        state = new
+    return [emit(relax.op.stack(sequence, axis=0)), *state]
 
 
 def _activations(
