@@ -33,6 +33,22 @@ def _shaped(call: relax.Call, x: np.ndarray) -> np.ndarray:
     return x.reshape(dimensions(call))
 
 
+def _sliced(call: relax.Call, x: np.ndarray) -> np.ndarray | None:
+    """NumPy's slices count and clip as Relax's do; a negative stride's end means something else there."""
+    try:
+        axes, *bounds = [[int(n) for n in argument.fields] for argument in call.args[1:]]
+    except (AttributeError, TypeError):
+        return None  # bounds that are only known at run time
+    begin, end = bounds[:2]
+    strides = bounds[2] if len(bounds) > 2 else [1] * len(axes)
+    if any(stride < 1 for stride in strides):
+        return None
+    index = [slice(None)] * x.ndim
+    for axis, *bound in zip(axes, begin, end, strides, strict=True):
+        index[axis] = slice(*bound)
+    return x[tuple(index)]
+
+
 _UNARY: dict[str, Callable[[relax.Call, np.ndarray], np.ndarray]] = {
     "permute_dims": _permute,
     "expand_dims": _expand,
@@ -112,6 +128,9 @@ class _Folder(PyExprMutator):
             if x is None or indices is None or indices.min() < 0 or indices.max() >= x.shape[axis]:
                 return None
             return np.take(x, indices, axis)
+        if name == "strided_slice":
+            x = self.value(value.args[0])
+            return None if x is None else _sliced(value, x)
         if name == "concat" and isinstance(value.args[0], relax.Tuple):
             parts = [self.value(part) for part in value.args[0].fields]
             return None if any(p is None for p in parts) else np.concatenate(parts, int(value.attrs.axis))
