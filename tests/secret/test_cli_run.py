@@ -11,7 +11,7 @@ import pytest
 
 import small_model
 from conftest import Tvmc
-from tvm_secret import context, runner
+from tvm_secret import context, runner, runtime
 from tvm_secret.envelope import MAGIC
 from tvm_secret.errors import SecretError
 from tvm_secret.runtime import GraphModule
@@ -153,6 +153,21 @@ def test_profile_is_a_table_of_operators(device):
     )
 
 
+def test_a_profile_counts_each_moment_once(monkeypatch):
+    """`loop` runs from 1 to 9 and calls `step` twice, for 2 and 1 seconds of its 8."""
+    moments = iter([1.0, 2.0, 4.0, 6.0, 7.0, 9.0])
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: next(moments))
+    times = runtime._CallTimes()
+    for name, before in (
+        ("loop", True), ("step", True), ("step", False), ("step", True), ("step", False), ("loop", False),
+    ):  # fmt: skip
+        times(None, name, before, None)
+    assert {name: (o.calls, o.seconds) for name, o in times.operators.items()} == {
+        "loop": (1, 5.0),
+        "step": (2, 3.0),
+    }
+
+
 def test_profiling_changes_no_output(made, alice):
     with (
         context.use(identity=alice.private, passphrase=PASSPHRASE),
@@ -163,7 +178,7 @@ def test_profiling_changes_no_output(made, alice):
         operators = module.profile()
         module.run()
         np.testing.assert_array_equal(module.get_output(0), before)
-        assert [operator.seconds > 0 and operator.calls > 0 for operator in operators]
+        assert all(operator.seconds > 0 and operator.calls > 0 for operator in operators)
         assert not [operator.name for operator in operators if operator.name.startswith("vm.")]
 
 

@@ -12,8 +12,8 @@ DESCRIPTION = """Seal a model, or an .npz of inputs, to one or more recipients.
 
 MODEL is a file; the folder of a SavedModel; or, for MXNet, both NAME-symbol.json and NAME-0000.params. Only
 holders of a recipient's private key can open the result. No plaintext is written anywhere."""
-EXAMPLE = """  tvmc encrypt model.onnx -o model.onnx.sealed -r rsa_public_key.pem --sign-key signing_private_key.bin
-  tvmc encrypt in.npz"""
+EXAMPLE = """  tvmc encrypt in.npz
+  tvmc encrypt model.onnx -o model.onnx.sealed -r rsa_public_key.pem --sign-key signing_private_key.bin"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -120,4 +120,7 @@ def _print_profile(operators: list[OperatorTime]) -> None:
     for operator in operators:
         share = operator.seconds / total if total else 0.0
         table.add_row(operator.name, str(operator.calls), f"{operator.seconds * 1e3:.4f}", f"{share:.1%}")
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    if not console.is_terminal:  # a line for each operator, for whatever reads it
+        console.width = 1000
+    console.print(table)
