@@ -38,6 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links into links of the site, and fill in the figures."""
     if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]
         markdown = re.sub(r"\]\(docs/", "](", markdown)
         return re.sub(r"\]\(benchmarks/results/", "](benchmarks/", markdown)
     if page.file.src_uri == "benchmarks.md":
@@ -72,19 +73,19 @@ command uses are those of its options, of the environment, or of the current fol
 
 
 def _command(command: argparse.ArgumentParser) -> Iterator[str]:
-    yield re.sub(r"'(tvmc \w+)'", r"`\1`", command.description or "") + "\n"
+    yield _code(command.description or "") + "\n"
     positionals = [_metavar(action) for action in command._actions if not action.option_strings]
     yield f"```text\ntvmc {command.prog.split()[-1]} [options] {' '.join(positionals)}\n```\n"
     for group in command._action_groups:
         actions = [
             action
             for action in group._group_actions
-            if action.help != argparse.SUPPRESS and action.dest != "help"
+            if action.help and action.help != argparse.SUPPRESS and action.dest != "help"
         ]
         if not actions:
             continue
         title = group.title or ""
-        yield f"**{title[:1].upper()}{title[1:]}**\n\n| | |\n| --- | --- |"
+        yield f"**{title[:1].upper()}{title[1:]}**\n\n| option | meaning |\n| --- | --- |"
         for action in actions:
             yield f"| {_names(action)} | {_help(command, action)} |"
         yield ""
@@ -102,19 +103,23 @@ def _metavar(action: argparse.Action) -> str:
 def _names(action: argparse.Action) -> str:
     if not action.option_strings:
         return f"`{_metavar(action)}`"
-    names = ", ".join(f"`{name}`" for name in action.option_strings)
+    names = ",&nbsp;".join(f"`{name}`" for name in action.option_strings)
     if action.nargs == 0 or (action.choices and action.metavar is None):
         return names
-    return f"{names} `{_metavar(action)}`"
+    return f"{names}&nbsp;`{_metavar(action)}`"
 
 
 def _help(command: argparse.ArgumentParser, action: argparse.Action) -> str:
     text = command._get_formatter()._expand_help(action) if action.help else ""
     if action.choices and action.metavar is None:
         text = f"one of {', '.join(f'`{choice}`' for choice in action.choices)}; {text}".rstrip("; ")
-    text = re.sub(r"\$(TVM_SECRET_\w+)", r"`$\1`", text)
-    text = re.sub(r"(?<![\w`])(--?[a-z][\w-]*)", r"`\1`", text)
-    return text.replace("|", "\\|")
+    return _code(text).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """Plain text of a `--help`, with what one types marked as such."""
+    typed = r"(?<!\w)'(?P<quoted>[^']+)'|(?P<bare>(?<![\w-])--?[a-z][\w-]*|\$TVM_SECRET_\w+)"
+    return re.sub(typed, lambda found: f"`{found['quoted'] or found['bare']}`", text)
 
 
 # ------------------------------------------------------------------------------------------------ benchmarks

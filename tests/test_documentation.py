@@ -35,6 +35,7 @@ import pytest
 
 import kms_server
 from conftest import PASSPHRASE, ROOT, run_forked, run_tvmc
+from tvm_secret.cli import COMMANDS
 
 PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
 QUICK_START = "docs/quickstart.md"
@@ -287,6 +288,23 @@ def test_no_block_escapes(page):
             assert not re.search(r"^(\$ |tvmc |python |pip |import |from )", block.code, re.M), (
                 f"{page}:{block.line}"
             )
+
+
+def test_site_builds(tmp_path):
+    """In strict mode: a warning, a broken link or a page outside the navigation fails it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    reference = (tmp_path / "site" / "reference" / "tvmc.html").read_text()
+    for command in COMMANDS:
+        assert f'id="tvmc-{command}"' in reference
 
 
 def test_few_blocks_say_that_they_are_not_run():
