@@ -135,6 +135,12 @@ def test_elementary_functions_are_right_to_a_few_units(name, reference):
     np.testing.assert_allclose(run(compiled, x), expected, rtol=5e-7, atol=1e-37)
 
 
+def test_bounds_keep_nan():
+    x = np.array([np.nan, -np.inf, -1, 3, 9, np.inf], "float32")
+    compiled = build({"x": x.shape}, {}, lambda emit, a: relax.op.clip(emit(relax.op.nn.relu(a)), 0, 6))
+    assert_close(run(compiled, x), np.clip(x, 0, 6))
+
+
 def test_nested_functions_compile_in_linear_time():
     """Where each level doubled the work, as substituted variables do, twenty would never end."""
     x = np.linspace(-2, 2, 64, dtype="float32")

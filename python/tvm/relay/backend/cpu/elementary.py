@@ -143,10 +143,17 @@ def _is_conditional(node: ir.Expr) -> bool:
 
 
 def name_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """`func` with our operators in place of upstream's, where they take float32."""
+    """`func` with our operators in place of upstream's, where they take float32.
+
+    Bounds (relu, clip) keep NaN, as they do in every framework.
+    """
     found = False
 
     def replace(node: ir.Expr) -> ir.Expr | None:
+        if isinstance(node, tirx.Max | tirx.Min) and isinstance(node.b, tirx.FloatImm):
+            value = rewrite(node.a, replace)
+            outside = value < node.b if isinstance(node, tirx.Max) else value > node.b
+            return tirx.Select(outside, node.b, value)
         name = _operator(node, "tirx.")
         if name is None or str(node.ty.dtype) != "float32":
             return None
@@ -160,7 +167,8 @@ def name_elementary(func: tirx.PrimFunc) -> tirx.PrimFunc:
         return stmt
 
     body = rewrite_leaves(func.body, store)
-    return func.with_body(body).with_attr(_MARK, True) if found else func
+    func = func.with_body(body)
+    return func.with_attr(_MARK, True) if found else func
 
 
 @tvm.transform.module_pass(opt_level=0, name="ExpandElementary")
