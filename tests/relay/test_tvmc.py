@@ -115,8 +115,12 @@ def operators(package) -> set[str]:
     return {operator.name for operator in result.operators} - {"(runtime)"}
 
 
-def test_disabled_passes_are_left_out(model):
+def test_passes_are_left_out(model):
     fused = operators(tvmc.compile(model, "llvm"))
+    plain = tvmc.compile(model, "llvm", opt_level=0)
+    assert len(operators(plain)) > len(fused)
+    wanted = small_model.reference(small_model.onnx_bytes(), small_model.image())
+    np.testing.assert_allclose(run(plain).get_output("output_0"), wanted, rtol=0, atol=1e-4)
     for disabled in ("FuseOps, FuseTIR", ["FuseOps", "FuseTIR"]):
         assert len(operators(tvmc.compile(model, "llvm", disabled_pass=disabled))) > len(fused)
 
