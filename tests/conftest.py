@@ -117,13 +117,20 @@ def _child(work: Callable, argument, folder: Path, environment: dict[str, str], 
 
 
 def run_forked(
-    work: Callable, argument, folder: Path, environment: dict[str, str]
+    work: Callable, argument, folder: Path, environment: dict[str, str], meanwhile: Callable | None = None
 ) -> subprocess.CompletedProcess:
-    """Run `work(argument)`, a module's function, in a process that has imported everything already."""
+    """Run `work(argument)`, a module's function, in a process that has imported everything already.
+
+    `meanwhile` is called with the process (`multiprocessing.Process`) while it works.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         out, err = f"{scratch}/out", f"{scratch}/err"
+        for path in (out, err):
+            Path(path).touch()  # there, however early it ends
         process = _server.Process(target=_child, args=(work, argument, folder, environment, out, err))
         process.start()
+        if meanwhile:
+            meanwhile(process)
         process.join(300)
         return subprocess.CompletedProcess(
             argument, process.exitcode, Path(out).read_text(), Path(err).read_text()
@@ -146,7 +153,14 @@ class Tvmc:
     folder: Path
     keys: KeyPair
 
-    def __call__(self, *arguments, check: bool = True, env: dict | None = None):
+    def __call__(
+        self,
+        *arguments,
+        check: bool = True,
+        env: dict | None = None,
+        work: Callable = run_tvmc,
+        meanwhile: Callable | None = None,
+    ):
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("TVM_SECRET_")
         }
@@ -158,7 +172,7 @@ class Tvmc:
         environment |= env or {}
         environment = {name: value for name, value in environment.items() if value is not None}
         words = [str(argument) for argument in arguments]
-        done = run_forked(run_tvmc, words, self.folder, environment)
+        done = run_forked(work, words, self.folder, environment, meanwhile)
         if check:
             assert done.returncode == 0, done.stderr
         return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,16 +23,36 @@ def atomic_writer(path: str | Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise IsADirectoryError(21, "it is a directory", str(path))
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
+    with _naming(path):
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from None
     try:
-        with open(descriptor, "w+b") as file:
+        with io.BufferedRandom(_Output(descriptor, path)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            with _naming(path):
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+class _Output(io.FileIO):
+    """An open file whose errors in writing name the path that it is to have."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        super().__init__(descriptor, "r+")
+        self._path = path
+
+    def write(self, data) -> int:
+        with _naming(self._path):
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give an `OSError` raised in the block this file name."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None

@@ -41,7 +41,36 @@ A first session:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `tvmc` with these arguments (default: the process's) and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    from ..errors import SecretError
+
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # a full disk shows here, or else as the interpreter ends
+        return code
+    except SecretError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        _discard_output()
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            _discard_output()
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        return _fail("out of memory")
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except Exception as error:
+        # A traceback could quote what was being handled; the place is enough to report a fault by.
+        return _fail(f"internal error: {type(error).__name__} at {_place(error)}; please report it")
+
+
+def _discard_output() -> None:
+    """For an output that nobody takes: what Python would still flush to it must not raise again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         return _print_overview()
     if arguments[0] in ("-V", "--version"):
@@ -52,28 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = arguments
     if command not in COMMANDS:
         return _unknown(command)
-    warnings.showwarning = _show_warning
-    from ..errors import SecretError
     from ..memory import harden_process
 
+    warnings.showwarning = _show_warning
     harden_process()
-    try:
-        return _run(command, rest)
-    except SecretError as error:
-        return _fail(str(error))
-    except BrokenPipeError:
-        # The reader went away; what Python would still flush to it must not raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    except MemoryError:
-        return _fail("out of memory")
-    except KeyboardInterrupt:
-        return _fail("interrupted")
-    except Exception as error:
-        # A traceback could quote what was being handled; the place is enough to report a fault by.
-        return _fail(f"internal error: {type(error).__name__} at {_place(error)}; please report it")
+    return _run(command, rest)
 
 
 def _print_overview() -> int:
