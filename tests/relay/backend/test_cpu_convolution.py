@@ -114,3 +114,30 @@ def test_winograd_agrees_with_torch(batch, inputs, outputs, size, padding):
     assert transformed, "the convolution did not take the Winograd kernel"
     expected = torch.nn.functional.conv2d(torch.tensor(x), torch.tensor(weight), padding=padding)
     assert_close(run(compiled, x), torch.relu(expected + torch.tensor(residual)).numpy(), 2e-5)
+
+
+@EXAMPLES
+@given(
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.tuples(*[st.integers(1, 5)] * 2),
+    st.tuples(*[st.integers(1, 3)] * 2),
+    st.tuples(*[st.integers(0, 2)] * 2),
+    st.integers(1, 9),
+    st.sampled_from([1, 2]),
+)
+def test_transposed_convolution_agrees_with_torch(inputs, outputs, kernel, strides, padding, size, batch):
+    padding = tuple(min(p, (k - 1) // 2) for p, k in zip(padding, kernel, strict=True))
+    extra = tuple(min(1, s - 1) for s in strides)
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((batch, inputs, size, size + 2), dtype="float32")
+    weight = rng.standard_normal((inputs, outputs, *kernel), dtype="float32")
+    attributes = {"strides": strides, "padding": padding, "output_padding": extra}
+
+    def body(emit, data, w):
+        return relax.op.nn.relu(emit(relax.op.nn.conv2d_transpose(data, w, **attributes)))
+
+    expected = torch.nn.functional.conv_transpose2d(
+        torch.tensor(x), torch.tensor(weight), None, strides, padding, extra
+    )
+    assert_close(run(build({"data": x.shape}, {"w": weight}, body), x), torch.relu(expected).numpy(), 2e-5)

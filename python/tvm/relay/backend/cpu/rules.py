@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm import relax
 
-from . import convolution, layout, matmul, pooling, rows, winograd
+from . import convolution, layout, matmul, pooling, rows, transposed, winograd
 from .graph import constant, dimensions, dtype_of, value_of
 from .layout import Packed, pack_array
 from .pointwise import pointwise
@@ -47,19 +47,54 @@ def _transposed(array: np.ndarray, source: str, destination: str) -> np.ndarray:
 
 
 def conv2d(packer: Packer, call: relax.Call) -> Packed | None:
-    """Direct or depthwise convolution, where the weights are constant."""
+    """A convolution with constant weights."""
+    operands = _convolved(packer, call)
+    if operands is None:
+        return None
+    data, weight, order = operands
+    attrs = call.attrs
+    data, padding = _unpadded(packer, data, order, _ints(attrs.padding))
+    window = Window(weight.shape[2:], tuple(_ints(attrs.strides)), padding, tuple(_ints(attrs.dilation)))
+    return _convolution(packer, data, order, weight, window, int(attrs.groups))
+
+
+def conv2d_transpose(packer: Packer, call: relax.Call) -> Packed | None:
+    """A transposed convolution with constant weights and one group."""
+    operands = _convolved(packer, call)
+    attrs = call.attrs
+    if operands is None or int(attrs.groups) != 1 or any(d != 1 for d in _ints(attrs.dilation)):
+        return None
+    data, weight, order = operands
+    strides, (top, left, *_) = tuple(_ints(attrs.strides)), _ints(attrs.padding)
+    source, result = (dict(zip(order, dimensions(e), strict=True)) for e in (data, call))
+    plane, output = ((shape["H"], shape["W"]) for shape in (source, result))
+    parts = [
+        _convolution(packer, data, order, taps, window, 1)
+        for taps, window in transposed.phases(weight, strides, (top, left), plane, output)
+    ]
+    values = [part.value for part in parts]
+    value = packer.emit_te(transposed.interleave, *values, strides=strides, output=output, pattern=_INJECTIVE)
+    return Packed(value, order, weight.shape[0])
+
+
+def _convolved(packer: Packer, call: relax.Call) -> tuple[relax.Expr, np.ndarray, str] | None:
+    """The data, the OIHW weights and the layout of a float32 convolution that can be packed, or None."""
     data, attrs = call.args[0], call.attrs
-    order, lanes = str(attrs.data_layout), packer.machine.lanes
+    order = str(attrs.data_layout)
     weight = value_of(packer.plain(call.args[1]))
     if weight is None or order not in ("NCHW", "NHWC") or not _four(dimensions(data)):
         return None
     if dtype_of(call) != "float32" or dtype_of(data) != "float32" or str(attrs.out_layout) not in ("", order):
         return None
-    weight = _transposed(weight, str(attrs.kernel_layout), "OIHW")
-    groups, outputs = int(attrs.groups), weight.shape[0]
-    data, padding = _unpadded(packer, data, order, _ints(attrs.padding))
+    return data, _transposed(weight, str(attrs.kernel_layout), "OIHW"), order
+
+
+def _convolution(
+    packer: Packer, data: relax.Expr, order: str, weight: np.ndarray, window: Window, groups: int
+) -> Packed | None:
+    """By the kernel that suits the shape: depthwise, Winograd or direct."""
+    lanes, outputs = packer.machine.lanes, weight.shape[0]
     shape = dict(zip(order, dimensions(data), strict=True))
-    window = Window(weight.shape[2:], tuple(_ints(attrs.strides)), padding, tuple(_ints(attrs.dilation)))
     if groups == shape["C"] == outputs and groups > 1:
         packed = constant(pooling.pack_depthwise_weight(weight, lanes))
         operand = packer.pack(data, order).value
@@ -440,6 +475,7 @@ _ELEMENTWISE = (
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, elementwise),
     "nn.conv2d": conv2d,
+    "nn.conv2d_transpose": conv2d_transpose,
     "nn.max_pool2d": max_pool2d,
     "nn.avg_pool2d": avg_pool2d,
     "nn.adaptive_avg_pool2d": adaptive_avg_pool2d,
