@@ -100,16 +100,12 @@ def test_decrypt_is_for_data_alone(device):
 
 def test_sealing_options_that_would_do_nothing(device, bob):
     device.refuses("run", "--seal-outputs", "model.tar", match="-o/--outputs names, and there is none")
-    device.refuses("run", "-o", "out.npz", "-r", bob.public, "model.tar", match="give --seal-outputs too")
-    device.refuses(
-        "run",
-        "-o",
-        "out.npz",
-        "--sign-key",
-        device.keys.sign_private,
-        "model.tar",
-        match="give --seal-outputs too",
-    )
+    for option in (
+        ["-r", bob.public],
+        ["--sign-key", device.keys.sign_private],
+        ["--suite", "cobblestone-256"],
+    ):
+        device.refuses("run", "-o", "out.npz", *option, "model.tar", match="give --seal-outputs too")
 
 
 # --- times and profiles

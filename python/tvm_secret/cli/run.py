@@ -10,6 +10,7 @@ from .. import retired
 from ..errors import SecretError
 from ..runner import FILL_MODES, TVMCPackage, get_top_results, load_inputs, run_module
 from ..runtime import OperatorTime
+from ..suites import DEFAULT_SUITE
 from . import options
 
 DESCRIPTION = """Run a sealed artefact. Code, graph and weights are decrypted in memory only.
@@ -98,8 +99,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise SecretError("--seal-outputs seals the file that -o/--outputs names, and there is none")
         if arguments.print_top:
             raise SecretError("--print-top would show what --seal-outputs hides: give one of them")
-    elif arguments.recipient or arguments.sign_key:
-        raise SecretError("-r and --sign-key are for sealed outputs: give --seal-outputs too")
+    elif arguments.recipient or arguments.sign_key or arguments.suite != DEFAULT_SUITE:
+        raise SecretError("-r, --sign-key and --suite are for sealed outputs: give --seal-outputs too")
     if not arguments.print_time:
         for name in ("repeat", "number", "end_to_end"):
             if getattr(arguments, name):
