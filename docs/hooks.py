@@ -2,6 +2,7 @@
 
 - The front page is README.md.
 - The reference of `tvmc` comes from its parser.
+- The tutorials are those of tutorials/README.md.
 - The figures come from benchmarks/results, as far as there are any.
 
 Pages link to files of the repository as they lie there, so that they read well outside the site too; links
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and figures that are made."""
     files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
+    files.append(File.generated(config, "tutorials.md", content=tutorials()))
     files.append(File.generated(config, "reference/tvmc.md", content=tvmc_reference()))
     for picture in sorted(RESULTS.glob("*.png")):
         files.append(File.generated(config, f"benchmarks/{picture.name}", abs_src_path=str(picture)))
@@ -44,6 +47,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri == "benchmarks.md":
         markdown = markdown.replace("<!-- figures -->", benchmark_figures())
     return re.sub(r"\]\((?:\.\./)+README\.md", f"]({'../' * page.file.src_uri.count('/')}index.md", markdown)
+
+
+def tutorials() -> str:
+    """The tutorials' page, with the names of the scripts in place of links to them."""
+    text = (ROOT / "tutorials" / "README.md").read_text()
+    return re.sub(r"\[[^]]+\]\((secret/[^)]*)\)", r"`tutorials/\1`", text)
 
 
 # ------------------------------------------------------------------------------------------------------ tvmc
@@ -125,44 +134,57 @@ def _code(text: str) -> str:
 # ------------------------------------------------------------------------------------------------ benchmarks
 
 
-def benchmark_figures() -> str:
-    """Plots and tables of benchmarks/results, or a word on how to make them."""
-    results = sorted(RESULTS.glob("*.json"))
+def benchmark_figures(folder: Path = RESULTS) -> str:
+    """Plots and tables of what the benchmarks wrote, or a word that there is nothing."""
+    results = sorted(folder.glob("*.json"), key=lambda path: (path.stem != "inference", path.stem))
     if not results:
         return "!!! note\n    This build of the site has no results in it: the commands above make them.\n"
     parts = []
     for path in results:
-        figures = json.loads(path.read_text())
-        parts.append(f"## {path.stem.replace('_', ' ').capitalize()}\n")
-        picture = path.with_suffix(".png")
-        if picture.exists():
-            parts.append(f"![{path.stem.replace('_', ' ')}](benchmarks/{picture.name})\n")
-        parts += _tables(figures)
+        title = path.stem.replace("_", " ")
+        parts.append(f"## {title.capitalize()}\n")
+        if path.with_suffix(".png").exists():
+            parts.append(f"![{title}](benchmarks/{path.stem}.png)\n")
+        parts += _figures(json.loads(path.read_text()))
     return "\n".join(parts)
 
 
-def _tables(figures: dict[str, Any]) -> Iterator[str]:
-    """Lists of objects, and objects of objects, as tables; the environment as a line."""
-    for name, value in figures.items():
-        if name == "environment":
-            versions = ", ".join(f"{package} {version}" for package, version in value["versions"].items())
-            yield f"{value['cpu']}, {value['cores']} cores; Python {value['python']}, {versions}.\n"
-        elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+_ENVIRONMENT = ("cpu", "cores", "python", "versions")
+_LEFT_OUT = ("min_ms", "compile_cpu_s")
+"""Columns that stay in the JSON, so that a table can be read."""
+
+
+def _figures(figures: dict[str, Any]) -> Iterator[str]:
+    """What `benchmarks/common.py` saved: the environment, single figures as a line, the others as tables."""
+    versions = ", ".join(f"{package} {version}" for package, version in figures["versions"].items())
+    yield f"On {figures['cpu']} with {figures['cores']} cores; Python {figures['python']}, {versions}.\n"
+    left = {name: value for name, value in figures.items() if name not in _ENVIRONMENT}
+    single = {name: value for name, value in left.items() if not isinstance(value, (dict, list))}
+    if single:
+        yield "; ".join(f"{_title(name)}: {_cell(value)}" for name, value in single.items()) + ".\n"
+    for name, value in left.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
             yield from _table([_flat(row) for row in value])
-        elif isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
-            yield from _table([{name.replace("_", " "): key} | _flat(row) for key, row in value.items()])
+        elif isinstance(value, dict):
+            rows = {key: row if isinstance(row, dict) else {"": row} for key, row in value.items()}
+            yield from _table([{_title(name): key} | _flat(row) for key, row in rows.items()])
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """`row` with objects in it opened one level: {"ms": {"ours": 1}} becomes {"ms: ours": 1}."""
     flat = {}
     for name, value in row.items():
-        title = name.replace("_", " ")
+        if name in _LEFT_OUT:
+            continue
         if isinstance(value, dict):
-            flat |= {f"{title}: {key.replace('_', ' ')}": inner for key, inner in value.items()}
+            flat |= {f"{_title(name)}: {_title(key)}": inner for key, inner in value.items()}
         else:
-            flat[title] = value
-    return {name: value for name, value in flat.items() if not isinstance(value, (list, dict))}
+            flat[_title(name)] = value
+    return flat
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -175,4 +197,9 @@ def _table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """A figure, or the median of a list of them."""
+    if isinstance(value, list):
+        value = statistics.median(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -13,7 +13,7 @@ what it would do, and `aws` hands its options to boto3, which speaks to a KMS on
 from __future__ import annotations
 
 import doctest
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -305,6 +305,34 @@ def test_site_builds(tmp_path):
     reference = (tmp_path / "site" / "reference" / "tvmc.html").read_text()
     for command in COMMANDS:
         assert f'id="tvmc-{command}"' in reference
+
+
+def test_benchmarks_page_shows_what_benchmarks_save(tmp_path):
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert "no results" in hooks.benchmark_figures(tmp_path)
+    figures = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "python": "3.11",
+        "versions": {"tvm-secret": "1.0"},
+        "network": "resnet50",
+        "runs": [{"network": "mlp", "median_ms": {"ours": 1.25, "others": 2.5}}],
+        "stages": {"load": {"plain": [3.0, 1.0, 2.0]}},
+    }
+    (tmp_path / "inference.json").write_text(json.dumps(figures))
+    (tmp_path / "inference.png").touch()
+    page = hooks.benchmark_figures(tmp_path)
+    for line in (
+        "![inference](benchmarks/inference.png)",
+        "On a CPU with 2 cores; Python 3.11, tvm-secret 1.0.",
+        "network: resnet50.",
+        "| network | median ms: ours | median ms: others |",
+        "| mlp | 1.25 | 2.5 |",
+        "| load | 2 |",
+    ):
+        assert line in page.splitlines()
 
 
 def test_few_blocks_say_that_they_are_not_run():
