@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links into links of the site, and fill in the figures."""
     if page.file.src_uri == "index.md":
         page.meta["hide"] = ["navigation"]
-        markdown = re.sub(r"\]\(docs/", "](", markdown)
+        markdown = re.sub(r"\]\(docs/", "](", markdown).replace("](tutorials/README.md)", "](tutorials.md)")
         return re.sub(r"\]\(benchmarks/results/", "](benchmarks/", markdown)
     if page.file.src_uri == "benchmarks.md":
         markdown = markdown.replace("<!-- figures -->", benchmark_figures())
