@@ -51,7 +51,7 @@ def lstm(
     weight, recurrence: [4 units, features] and [4 units, units], the gates one after another in `order`,
         a permutation of "ifco".
     bias: [4 units], or None.
-    hidden, cell: the initial states, [batch, units].
+    hidden, cell: the initial states, [batch, units], or [1, units] for all of a batch.
     reverse: begin at the last step.
 
     Returns
@@ -144,6 +144,8 @@ class _Layer:
 
     def state(self, state: Tensor) -> Tensor:
         """[batch, units] padded to whole blocks."""
+        if int(state.ty.shape.values[0]) != self.batch:
+            state = self.emit(op.broadcast_to(state, [self.batch, self.units]))
         return self._padded(state, 1)
 
     def _padded(self, tensor: Tensor, axis: int) -> Tensor:
