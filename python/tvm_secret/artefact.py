@@ -228,11 +228,11 @@ def _places(file: BinaryIO, names: Collection[str] = MEMBERS) -> dict[str, tuple
             info = tarfile.TarInfo.frombuf(block, "ascii", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError):
             raise AuthenticationError(f"it was cut short or altered at its member {name}") from None
-        if block != _tar_header(name, info.size):
+        if info.size <= 0 or block != _tar_header(name, info.size):
             raise AuthenticationError(f"its member {name} is missing or altered")
         start = offset + _BLOCK
         offset = start + info.size + -info.size % _BLOCK
-        if info.size <= 0 or offset + len(_END) > total:
+        if offset + len(_END) > total:
             raise AuthenticationError("it was cut short")
         places[name] = (start, info.size)
         file.seek(start + info.size)

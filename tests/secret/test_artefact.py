@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import tarfile
 
 import numpy as np
@@ -117,6 +119,74 @@ def write_all(tar, members, names=None):
 def replace_first(tar, members, data=b"", **how):
     add(tar, "mod.o", data, **how)
     write_all(tar, members[1:])
+
+
+def with_header(path, kind: bytes, content: bytes) -> bytes:
+    """The artefact after a header block of an extension, which a general reader of tars would obey."""
+    info = tarfile.TarInfo("extension")
+    info.type, info.size = kind, len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content.ljust(512, b"\0") + path.read_bytes()
+
+
+def with_size(path, field: bytes) -> bytes:
+    """The artefact with another size of its first member, the header's checksum put right."""
+    block = bytearray(path.read_bytes())
+    block[124:136] = field
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block[:512])
+    return bytes(block)
+
+
+EXTENDED = {
+    "pax: another name": lambda path: with_header(path, tarfile.XHDTYPE, b"19 path=/etc/shadow\n"),
+    "pax: another size": lambda path: with_header(path, tarfile.XHDTYPE, b"22 size=1099511627776\n"),
+    "pax: sparse": lambda path: with_header(path, tarfile.XHDTYPE, b"22 GNU.sparse.major=1\n"),
+    "pax: for all members": lambda path: with_header(path, tarfile.XGLTYPE, b"18 linkpath=../../\n"),
+    "GNU: a long name": lambda path: with_header(path, tarfile.GNUTYPE_LONGNAME, b"/etc/shadow\0"),
+    "GNU: a long link": lambda path: with_header(path, tarfile.GNUTYPE_LONGLINK, b"/etc/shadow\0"),
+    "size: in base 256": lambda path: with_size(path, b"\x80" + b"\xff" * 11),
+    "size: below zero": lambda path: with_size(path, b"\xff" * 12),
+    "size: as long as can be": lambda path: with_size(path, b"7" * 11 + b"\0"),
+    "size: none": lambda path: with_size(path, b"0" * 11 + b"\0"),
+    "size: with blanks": lambda path: with_size(path, b" " + path.read_bytes()[124:135]),
+    "a second artefact behind": lambda path: path.read_bytes() * 2,
+    "hidden behind the end": lambda path: path.read_bytes() + b"\0" * 511 + b"x",
+}
+
+
+@pytest.mark.parametrize("change", EXTENDED.values(), ids=EXTENDED)
+def test_extensions_and_sizes_are_refused(keys, path, change):
+    path.write_bytes(change(path))
+    with pytest.raises(errors.SecretError):
+        artefact.open_artefact(path)
+    with pytest.raises(errors.SecretError):
+        artefact.inspect(path)
+
+
+_opened: list[tuple[str, str, int]] = []
+_watching = False
+
+
+def _watch(event: str, arguments: tuple) -> None:
+    if _watching and (event == "open" or event.startswith(("os.", "shutil.", "tempfile."))):
+        _opened.append((event, *arguments))
+
+
+def test_nothing_is_extracted(keys, path):
+    """Opening and running make no file, folder or link, and open none but the artefact, to read it."""
+    global _watching
+    Execution(path, {"data": small_model.image()})  # libraries and keys are loaded by now
+    sys.addaudithook(_watch)
+    _watching = True
+    try:
+        Execution(path, {"data": small_model.image()})
+        (path.parent / "control").write_bytes(b"")
+    finally:
+        _watching = False
+    assert _opened.pop()[1] == str(path.parent / "control")
+    assert {event for event, *_ in _opened} == {"open"}
+    assert {str(name) for _, name, *_ in _opened} == {str(path)}
+    assert all(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0 for *_, flags in _opened)
 
 
 HOSTILE = {
