@@ -1,7 +1,7 @@
 """Count the copies of a secret in this process's own memory, by way of /proc/self/mem.
 
-What is looked for is kept masked, and memory is masked before it is compared, so that the search does not find
-itself. A program too: run an artefact, and print how many copies of each secret there are on the way.
+What is looked for is kept masked, and memory is masked before it is compared, so that the search does not
+find itself. A program too: run an artefact, and print how many copies of each secret there are on the way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def masked(secret: bytes) -> bytes:
 
 
 def count(secrets: dict[str, bytes]) -> dict[str, int]:
-    """Copies of each of the masked `secrets` in memory that is private and writable, or mapped by nobody's file."""
+    """Copies of each of the masked `secrets` in memory that is writable, or no file's."""
     hits = dict.fromkeys(secrets, 0)
     overlap = max(map(len, secrets.values())) - 1
     with open("/proc/self/maps") as file:
