@@ -376,6 +376,14 @@ def test_quantised_convolution_and_product():
         assert (difference > 0).mean() < 0.01
 
 
+def test_extremes_of_infinities():
+    nodes = [helper.make_node(f"Reduce{kind}", ["x"], [kind], keepdims=0) for kind in ("Max", "Min")]
+    model = model_of(nodes, {"x": [2]}, ["Max", "Min"], opset=17)
+    for value in (np.inf, -np.inf):
+        x = np.full(2, value, "float32")
+        assert [output.item() for output in Compiled(import_onnx(model), upstream=True)(x)] == [value, value]
+
+
 def test_infinities_of_one_sign():
     nodes = [
         helper.make_node("IsInf", ["x"], ["negative"], detect_positive=0),
@@ -486,6 +494,14 @@ def test_wrong_inputs_are_named():
         helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, [2]))
     )
     refused(sequence.SerializeToString(), "'x' is not a tensor")
+    text = onnx.ModelProto.FromString(model)
+    text.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    refused(text.SerializeToString(), "'x' holds strings")
+
+
+def test_outputs_are_tensors():
+    model = model_of([helper.make_node("SequenceConstruct", ["x", "x"], ["y"])], {"x": [2]}, ["y"])
+    refused(model, "output 'y' is not a tensor")
 
 
 def test_dangling_names_are_named():

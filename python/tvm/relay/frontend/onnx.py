@@ -109,6 +109,9 @@ def import_onnx(
         with builder.dataflow() if straight else contextlib.nullcontext():
             try:
                 outputs, failure = converter.convert(graph, inputs | parameters, opsets), None
+                for output, value in zip(graph.output, outputs, strict=True):
+                    if not isinstance(builder.normalize(value).ty, relax.TensorType):
+                        raise ModelError(f"ONNX: output '{output.name}' is not a tensor")
             except ModelError as error:
                 # A builder that is left in the middle of a function complains on stderr.
                 outputs, failure = [relax.const(0)], error
@@ -182,7 +185,7 @@ def _inputs(
     Symbolic dimensions of one name are one variable. Initializers that are listed as inputs, as old models
     have them, are none.
     """
-    from onnx import helper
+    from onnx import TensorProto, helper
 
     known = weights.keys() | {tensor.name for tensor in graph.initializer}
     values = {value.name: value for value in graph.input if value.name not in known}
@@ -196,6 +199,8 @@ def _inputs(
         tensor = optional.tensor_type
         if not tensor.elem_type:
             raise ModelError(f"ONNX: input '{name}' is not a tensor")
+        if tensor.elem_type == TensorProto.STRING:
+            raise ModelError(f"ONNX: input '{name}' holds strings, which are not supported")
         if name in given:
             dims = given[name]
         elif tensor.HasField("shape"):

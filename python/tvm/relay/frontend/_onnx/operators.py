@@ -10,7 +10,7 @@ from tvm.relax.frontend.onnx import onnx_frontend as upstream
 
 from tvm import relax, te, tirx, topi
 
-from .registry import Tensor, converts, known, padded, scalar, static_size
+from .registry import Converter, Tensor, converts, known, padded, scalar, static_size
 
 
 @converts("Dropout")
@@ -290,3 +290,55 @@ def _columns_to_image(
         return te.compute((*x.shape[:2], *image), element, "image")
 
     return [builder.emit_te(summed, columns)]
+
+
+def _extreme(greatest: bool) -> Converter:
+    """ReduceMax or ReduceMin, which of infinities alone, and of nothing, are infinite."""
+    sign = -1 if greatest else 1
+
+    def pick(left: Any, right: Any) -> Any:
+        return tirx.max(left, right) if greatest else tirx.min(left, right)
+
+    def identity(dtype: str) -> Any:
+        if "float" in dtype:
+            return tirx.const(sign * float("inf"), dtype)
+        return tirx.min_value(dtype) if greatest else tirx.max_value(dtype)
+
+    reducer = te.comm_reducer(pick, identity)
+
+    def convert(
+        builder: relax.BlockBuilder, operands: list[Tensor | None], attributes: dict[str, Any], outputs: int
+    ) -> list[Tensor]:
+        # An attribute before version 18, an operand since.
+        data, axes = padded(operands, 2)
+        axes = attributes.get("axes", ()) if axes is None else [int(axis) for axis in known(axes, "axes")]
+        if not axes and attributes.get("noop_with_empty_axes"):
+            return [data]
+        dtype = str(data.ty.dtype)
+        if dtype == "bool":
+            data = builder.emit(relax.op.astype(data, "uint8"))
+
+        rank = data.ty.ndim
+        axes = sorted(axis % rank for axis in axes) or list(range(rank))
+
+        def reduced(x: te.Tensor) -> te.Tensor:
+            runs = {axis: te.reduce_axis((0, x.shape[axis]), f"k{axis}") for axis in axes}
+
+            def element(*index: tirx.Var) -> Any:
+                places = [runs.get(axis, at) for axis, at in enumerate(index)]
+                return reducer(x(*places), axis=list(runs.values()))
+
+            return te.compute(
+                [1 if a in runs else size for a, size in enumerate(x.shape)], element, "extreme"
+            )
+
+        result = builder.emit_te(reduced, data)
+        if not attributes["keepdims"]:
+            result = builder.emit(relax.op.squeeze(result, axes))
+        return [result if dtype != "bool" else builder.emit(relax.op.astype(result, dtype))]
+
+    return convert
+
+
+converts("ReduceMax")(_extreme(greatest=True))
+converts("ReduceMin")(_extreme(greatest=False))
