@@ -17,6 +17,7 @@ import argparse
 import csv
 import io
 import sys
+import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,24 +164,19 @@ def ranked(scores: np.ndarray) -> np.ndarray:
 def print_table(results: list[Result], count: int) -> None:
     table = Table(title=f"of {count} photos", title_justify="left", caption_justify="left")
     table.caption = (
-        "same class: the likeliest class is the interpreter's; ties: photos where several classes share the "
-        "highest score, and both ways take the first; outputs: scores equal to the last bit, or how far apart"
+        "top-1, top-5: photos told right, sealed | by TFLite; same: photos with the same likeliest class; "
+        "ties: photos where several classes share the highest score, of which both ways take the first; "
+        "outputs: equal to the last bit, or how far apart"
     )
-    table.add_column("model")
-    for heading in ("top-1 sealed", "TFLite", "top-5 sealed", "TFLite", "same class", "ties", "outputs"):
+    table.add_column("model", no_wrap=True)
+    for heading in ("top-1", "top-5", "same", "ties", "outputs"):
         table.add_column(heading, justify="right")
     for result in results:
         apart = np.abs(result.sealed.astype("float64") - result.interpreter).max()
-        hits = [
-            str(result.hits(scores, top)) for top in (1, 5) for scores in (result.sealed, result.interpreter)
-        ]
-        table.add_row(
-            result.name,
-            *hits,
-            str(int(result.agrees().sum())),
-            str(result.ties()),
-            "equal" if apart == 0 else f"{apart:.2g}",
-        )
+        hits = [f"{result.hits(result.sealed, n)} | {result.hits(result.interpreter, n)}" for n in (1, 5)]
+        agreed = str(int(result.agrees().sum()))
+        outputs = "equal" if apart == 0 else f"{apart:.2g}"
+        table.add_row(result.name, *hits, agreed, str(result.ties()), outputs)
     Console().print(table)
 
 
@@ -202,8 +198,10 @@ def draw(results: list[Result], photos: list[Path], picture: Path) -> None:
             label=f"top-{top}, {'sealed' if way == 'sealed' else 'TFLite'}",
         )
         counts.bar_label(bars, fontsize=8)
-    counts.set_xticks(places, names)
+    wrapped = ["\n".join(textwrap.wrap(name.replace("_", " "), 14)) for name in names]
+    counts.set_xticks(places, wrapped)
     counts.set(ylabel=f"right, of {len(photos)}", ylim=(0, len(photos) * 1.1))
+    counts.yaxis.get_major_locator().set_params(integer=True)
     counts.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     counts.spines[["top", "right"]].set_visible(False)
 
