@@ -42,11 +42,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Turn links into links of the site, and fill in the figures."""
     if page.file.src_uri == "index.md":
         page.meta["hide"] = ["navigation"]
-        markdown = re.sub(r"\]\(docs/", "](", markdown).replace("](tutorials/README.md)", "](tutorials.md)")
-        return re.sub(r"\]\(benchmarks/results/", "](benchmarks/", markdown)
+        markdown = markdown.replace("](docs/", "](").replace("](tutorials/README.md", "](tutorials.md")
+        return markdown.replace("](benchmarks/results/", "](benchmarks/")
     if page.file.src_uri == "benchmarks.md":
         markdown = markdown.replace("<!-- figures -->", benchmark_figures())
-    return re.sub(r"\]\((?:\.\./)+README\.md", f"]({'../' * page.file.src_uri.count('/')}index.md", markdown)
+    top = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(r"\]\((?:\.\./)+tutorials/README\.md", f"]({top}tutorials.md", markdown)
+    return re.sub(r"\]\((?:\.\./)+README\.md", f"]({top}index.md", markdown)
 
 
 def tutorials() -> str:
