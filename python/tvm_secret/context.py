@@ -98,9 +98,13 @@ class Context:
         """The key that new sealed values are signed with, if any."""
         if self.signing_source is None:
             return None
-        return self._cached(
-            "signer", self.signing_source, lambda source: load_signer(source, self.passphrase)
-        )
+        return self._cached("signer", self.signing_source, self._load_signer)
+
+    def _load_signer(self, source: str | Path) -> Signer:
+        from .memory import harden_process
+
+        harden_process()
+        return load_signer(source, self.passphrase)
 
     def own_signer(self) -> Signer | None:
         """What intermediate values, opened again by this process, are signed with.

@@ -164,3 +164,19 @@ def test_the_command_line_asks_for_locked_memory(tmp_path, alice):
     )
     assert done.returncode == 1
     assert "cannot be locked: the limit on locked memory is" in done.stderr
+
+
+@pytest.mark.parametrize("use", ["identity", "sign_key"])
+def test_hardened_before_a_private_key_is_read(alice, monkeypatch, use):
+    calls = []
+    monkeypatch.setattr(memory, "harden_process", lambda: calls.append("hardened"))
+    path = {"identity": alice.private, "sign_key": alice.sign_private}[use]
+
+    def passphrase(self, key):
+        calls.append("read")
+        return PASSPHRASE.encode()
+
+    monkeypatch.setattr(context.Context, "passphrase", passphrase)
+    with context.use(**{use: path}) as keys:
+        keys.identity() if use == "identity" else keys.signer()
+    assert calls == ["hardened", "read"]
