@@ -29,7 +29,7 @@ import models  # noqa: E402
 README = (ROOT / "tutorials" / "README.md").read_text()
 TOP = re.compile(r"^ +\d+\.\d% +(.+)$", re.MULTILINE)
 FORMATS = list(models.FORMATS)
-QUICK = {"from": "onnx", "session": "tflite"}
+QUICK = "onnx"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,7 +64,7 @@ def run(tmp_path) -> Callable:
 
 def ready(name: str) -> None:
     """Skip what takes minutes and has a quicker sibling, and MXNet where it cannot be had."""
-    if name not in QUICK.values() and "CI" not in os.environ:
+    if name != QUICK and "CI" not in os.environ:
         pytest.skip("minutes of more of the same: runs where CI is set")
     if name == "mxnet":
         try:
@@ -147,7 +147,7 @@ def assert_picture(file: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "pytorch"])
 def test_from(name, run, tmp_path):
-    ready(name if name == QUICK["from"] else f"from {name}")
+    ready(name)
     printed = run(SCRIPTS / f"from_{name}.py", "out")
     assert TOP.findall(printed) == wanted(name, tmp_path)
     assert_picture(tmp_path / "out" / f"{name}.png")
@@ -170,7 +170,7 @@ def test_from_pytorch_between_two_parties(run, tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_session_of_tvmc(name, run, tmp_path):
-    ready(name if name == QUICK["session"] else f"session {name}")
+    ready(name)
     shown = {"pytorch": "torch"}.get(name, name)
     (keys,) = [block for block in blocks() if block == ["tvmc keygen"]]
     (session,) = [block for block in blocks() if block[0].endswith(f"tvmc/encrypt.py {shown}")]
@@ -235,4 +235,7 @@ def test_three_parties(run, tmp_path):
     host = tmp_path / "out" / "three_parties" / "host"
     model = common.quantised_model().read_bytes()
     held = [file.read_bytes() for file in host.iterdir()]
-    assert not any(model[start : start + 32] in file for file in held for start in range(0, len(model), 999))
+    samples = [model[start : start + 32] for start in range(0, len(model), 999)]
+    samples = [sample for sample in samples if len(set(sample)) > 16]  # a tar has runs of zeros too
+    assert len(samples) > 1000
+    assert not any(sample in file for file in held for sample in samples)
