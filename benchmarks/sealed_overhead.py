@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import mmap
 import os
 import random
 import statistics
@@ -201,19 +202,21 @@ _PLAIN = ("mod.o", "mod.json", "mod.params")
 
 def open_plain(folder: Path) -> Any:
     """The plain artefact as `open_artefact` gives a sealed one."""
-    import numpy as np
-
     from tvm_secret import artefact, tensors
 
     code = (folder / "mod.o").read_bytes()
     interface = artefact.Interface.from_json((folder / "mod.json").read_bytes())
-    weights = np.fromfile(folder / "mod.params", "uint8")
+    # Aligned, so that the weights are used where they are, and in large pages, as what is decrypted.
+    weights = mmap.mmap(-1, (folder / "mod.params").stat().st_size)
+    weights.madvise(mmap.MADV_HUGEPAGE)
+    with open(folder / "mod.params", "rb") as file:
+        file.readinto(weights)
     objects, offset = [], 0
     for size in interface.objects:
         objects.append(code[offset : offset + size])
         offset += size
     unsigned = mock.Mock(signer=None)
-    return artefact.Opened(interface, objects, tensors.load(weights.data), [unsigned], mock.Mock())
+    return artefact.Opened(interface, objects, tensors.load(memoryview(weights)), [unsigned], mock.Mock())
 
 
 def load(folder: Path, kind: str) -> Any:
