@@ -13,9 +13,11 @@ demo: $(VENV)/demo
 	$(BIN)/python tutorials/secret/demo.py
 
 # In two processes, since a PKCS#11 module crashes in one that has TensorFlow's libraries loaded already.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/secret tests/test_documentation.py tests/test_packaging.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/relay
+	$(PYTEST) tests/secret tests/assurance tests/test_documentation.py tests/test_packaging.py
+	$(PYTEST) tests/relay tests/tutorials tests/test_benchmarks.py
 
 # A warning fails it. The variable silences an advertisement for the theme's successor.
 docs: $(VENV)/docs
