@@ -161,7 +161,7 @@ def test_from(name, run, tmp_path):
 
 def test_from_pytorch_between_two_parties(run, tmp_path):
     ready("pytorch")
-    (block,) = [block for block in blocks() if "from_pytorch.py" in block]
+    (block,) = [block for block in blocks() if any("from_pytorch.py" in line for line in block)]
     for line in block:
         printed = run(line)
     assert TOP.findall(printed) == wanted("pytorch", tmp_path)
