@@ -24,7 +24,7 @@ import pytest
 import small_model
 import tvm_secret as secret
 from conftest import PASSPHRASE, Tvmc, run_tvmc
-from tvm_secret import artefact, context, envelope, files, formats
+from tvm_secret import artefact, envelope, files, formats
 
 KILLS = int(os.environ.get("TVM_SECRET_TEST_KILLS", "6"))
 CANARY = "canary_7f3a91"
@@ -57,19 +57,18 @@ def work(originals, tmp_path, alice) -> Tvmc:
     return Tvmc(tmp_path / "work", alice)
 
 
-def check_whole(path: Path, alice) -> None:
+def check_whole(path: Path) -> None:
     """Whatever bears a final name is complete."""
-    with context.use(identity=alice.private, passphrase=PASSPHRASE):
-        if path.suffix == ".sealed":
-            secret.unseal(path, content_type="model/onnx").close()
-        elif path.suffix == ".tar":
-            artefact.open_artefact(path).close()
-        else:
-            with np.load(path) as arrays:
-                assert arrays["output_0"].shape == (1, 10)
+    if path.suffix == ".sealed":
+        secret.unseal(path, content_type="model/onnx").close()
+    elif path.suffix == ".tar":
+        artefact.open_artefact(path).close()
+    else:
+        with np.load(path) as arrays:
+            assert arrays["output_0"].shape == (1, 10)
 
 
-def check_folder(folder: Path, alice) -> None:
+def check_folder(folder: Path) -> None:
     """No final name has partial contents, and no file, hidden ones included, holds the model."""
     for path in folder.iterdir():
         content = path.read_bytes()
@@ -78,7 +77,7 @@ def check_folder(folder: Path, alice) -> None:
         if path.name.startswith("."):
             assert path.name.endswith(".part")
         else:
-            check_whole(path, alice)
+            check_whole(path)
 
 
 # ------------------------------------------------------------------------------------------------- kills
@@ -100,7 +99,7 @@ def duration(tvmc: Tvmc, words: list[str]) -> float:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_any_moment(work, alice, name):
+def test_killed_at_any_moment(keys, work, name):
     words, rng = COMMANDS[name], random.Random(name)
     usual = duration(work, words)
     outcomes = set()
@@ -110,14 +109,14 @@ def test_killed_at_any_moment(work, alice, name):
                 new.unlink()
         done = work(*words, check=False, meanwhile=after(rng.uniform(0, usual), signal.SIGKILL))
         outcomes.add(done.returncode)
-        check_folder(work.folder, alice)
+        check_folder(work.folder)
     assert outcomes <= {0, -signal.SIGKILL}
     work(*words)
-    check_folder(work.folder, alice)
+    check_folder(work.folder)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_interrupted(work, alice, name):
+def test_interrupted(keys, work, name):
     words, rng = COMMANDS[name], random.Random(name)
     usual = duration(work, words)
     for new in work.folder.glob("new.*"):
@@ -128,9 +127,11 @@ def test_interrupted(work, alice, name):
         done = work(*words, check=False, work=tvmc_when_ready, meanwhile=interrupt)
         assert done.returncode in (0, 1), done.stderr
         if done.returncode == 1:
-            assert done.stderr.strip().splitlines()[-1] == "tvmc: error: interrupted"
+            # Nothing at all where the signal came before the process had an output.
+            assert done.stderr.splitlines()[-1:] in ([], ["tvmc: error: interrupted"])
+            assert "Traceback" not in done.stderr
             assert set(work.folder.iterdir()) == before
-        check_folder(work.folder, alice)
+        check_folder(work.folder)
 
 
 def tvmc_when_ready(words: list[str]) -> int:
@@ -292,10 +293,10 @@ def with_less_memory(words: list[str]) -> int:
 
 @pytest.mark.parametrize("name", ["encrypt", "run", "rewrap"])
 @pytest.mark.parametrize("spare", [0, 0.5, 2, 20])
-def test_too_little_memory(work, alice, name, spare):
+def test_too_little_memory(keys, work, name, spare):
     done = work(str(spare), *COMMANDS[name], check=False, work=with_less_memory)
     assert done.returncode in (0, 1), done.stderr
     if done.returncode:
         assert done.stderr.startswith("tvmc: error: ")
         assert not list(work.folder.glob("new.*"))
-    check_folder(work.folder, alice)
+    check_folder(work.folder)
