@@ -28,8 +28,10 @@ def schedule(func: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc:
     sch = s_tir.Schedule(func)
     root = sch.get_sblock("root")
     blocks = list(sch.get_child_blocks(root))
+    # A block that declares nothing it writes, as foreign code in TE does, may read what another would inline.
+    opaque = any(not sch.get(block).writes for block in blocks)
     for block in blocks[:-1]:
-        if _is_reduction(sch, block):
+        if opaque or _is_reduction(sch, block):
             continue
         readers = sch.get_consumers(block)
         repeated = len(readers) > 1 or any(_is_reduction(sch, reader) for reader in readers)

@@ -55,34 +55,36 @@ def compile(
     report = progress or (lambda stage: None)
     target = resolve(target)
     machine = machine_of(target)
-    report("optimising")
     with target:
         # Importers group bindings as they please, or not at all; fusion works within dataflow blocks.
         regroup = [relax.transform.ToNonDataflow(), relax.transform.ConvertToDataflow(1)]
         module = tvm.transform.Sequential(regroup)(_bind(module, params))
-        module = _prepared(module, target, machine, exact)
+    pack = [Pack(machine, exact), relax.transform.DeadCodeElimination()]
+    # A slow model is better than none: where a pass fails, packing is left out, and then all of ours.
+    for passes in (_optimise(machine, pack), _optimise(machine, []), upstream.legalize_passes(target)):
+        try:
+            executable, weights = _generated(module, passes, target, report)
+        except Exception as error:
+            failure = error
+            warnings.warn(f"a CPU pass failed ({type(error).__name__}): the model will be slow", stacklevel=2)
+        else:
+            return Compiled(executable, weights, list(machine.features))
+    raise failure
+
+
+def _generated(
+    module: IRModule, passes: list, target: Target, report: Callable[[str], None]
+) -> tuple[relax.VMExecutable, dict[str, np.ndarray]]:
+    """The executable of `module` after `passes`, which leave TIR functions to call, and its weights."""
+    report("optimising")
+    with target:
+        module = tvm.transform.Sequential(upstream.library_dispatch_passes(target) + passes)(module)
         module, weights = lift_constants(module)
     report("generating code")
     executable = tvm.compile(
         module, code_target(target), relax_pipeline=_lower(target), tir_pipeline=PIPELINE
     )
-    return Compiled(executable, weights, list(machine.features))
-
-
-def _prepared(module: IRModule, target: Target, machine: Machine, exact: bool) -> IRModule:
-    """The module as scheduled TIR functions, by the best way that works for it.
-
-    A slow model is better than none: where a pass of ours fails, packing is left out, and then all of ours.
-    """
-    pack = [Pack(machine, exact), relax.transform.DeadCodeElimination()]
-    library = upstream.library_dispatch_passes(target)
-    for passes in (_optimise(machine, pack), _optimise(machine, []), upstream.legalize_passes(target)):
-        try:
-            return tvm.transform.Sequential(library + passes)(module)
-        except Exception as error:
-            failure = error
-            warnings.warn(f"a CPU pass failed ({type(error).__name__}): the model will be slow", stacklevel=3)
-    raise failure
+    return executable, weights
 
 
 def _optimise(machine: Machine, pack: list) -> list:

@@ -27,6 +27,8 @@ def rewrite(expression: ir.Expr, replace: Callable[[ir.Expr], ir.Expr | None]) -
         return tirx.Select(
             again(expression.condition), again(expression.true_value), again(expression.false_value)
         )
+    if isinstance(expression, tirx.Broadcast):
+        return tirx.Broadcast(again(expression.value), expression.lanes)
     if isinstance(expression, tirx.Cast):
         return tirx.Cast(expression.ty, again(expression.value))
     if isinstance(expression, tirx.Let):
