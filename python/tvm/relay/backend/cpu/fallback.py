@@ -13,18 +13,21 @@ from tvm.s_tir import Schedule
 from tvm import ir, s_tir, tirx
 
 from .machine import Machine
-from .statements import rewrite
+from .statements import rewrite, rewrite_leaves
 
 __all__ = ["schedule"]
 
 _SPATIAL, _REDUCTION = 0, 2  # upstream's IterVar types
 _ROW = 128  # elements of a row that a reduction accumulates at a time
 _GRAIN = 8192  # fewer elements than this are not worth waking another thread
+_LARGE = 2000  # nodes of a body in which fused loops' indices would be simplified for minutes
 _COSTLY = {"exp", "tanh", "erf", "log", "pow", "sqrt", "rsqrt", "sin", "cos", "sigmoid", "if_then_else"}
 
 
 def schedule(func: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc:
-    """Return `func` scheduled block by block; a block that resists is left as it is."""
+    """Return `func` scheduled block by block; one that resists stays as it is, as does a huge function."""
+    if _nodes(func) > _LARGE:
+        return func
     sch = s_tir.Schedule(func)
     root = sch.get_sblock("root")
     blocks = list(sch.get_child_blocks(root))
@@ -42,6 +45,23 @@ def schedule(func: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc:
         with contextlib.suppress(s_tir.ScheduleError):
             _schedule_block(sch, block, machine)
     return sch.mod["main"]
+
+
+def _nodes(func: tirx.PrimFunc) -> int:
+    """How many nodes the values have that `func` stores."""
+    count = 0
+
+    def visit(_: ir.Expr) -> None:
+        nonlocal count
+        count += 1
+
+    def store(stmt: tirx.Stmt) -> tirx.Stmt:
+        if isinstance(stmt, tirx.BufferStore):
+            rewrite(stmt.value, visit)
+        return stmt
+
+    rewrite_leaves(func.body, store)
+    return count
 
 
 def _is_reduction(sch: Schedule, block) -> bool:
