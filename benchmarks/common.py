@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +40,25 @@ def save(name: str, figures: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     return path
+
+
+def make_keys(folder: Path) -> tuple[Path, Path]:
+    """Write an RSA pair to `folder` and let this process, and what it starts, use it; returns the paths.
+
+    The passphrase is random, and in the environment alone.
+    """
+    from tvm_secret import context, keyfiles
+
+    passphrase = secrets.token_urlsafe()
+    private, public = keyfiles.write_pair(
+        keyfiles.generate_rsa(), folder, keyfiles.RSA_NAMES, passphrase.encode()
+    )
+    os.environ |= {
+        context.IDENTITY_VARIABLE: str(private),
+        context.RECIPIENTS_VARIABLE: str(public),
+        context.PASSPHRASE_VARIABLE: passphrase,
+    }
+    return private, public
 
 
 def measured_apart(script: str, *arguments: object, **environment: str) -> Any:

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 from common import environment, measured_apart, peak_memory, save
 
-PASSPHRASE = "benchmark only"
 STEP = 1 << 20
 
 Seal = Callable[[Path, Path], Any]
@@ -107,9 +107,7 @@ def make_keys(folder: Path) -> None:
     import pyrage
     from tink import json_proto_keyset_format, new_keyset_handle, secret_key_access, streaming_aead
 
-    from tvm_secret import keyfiles
-
-    keyfiles.write_pair(keyfiles.generate_rsa(), folder, keyfiles.RSA_NAMES, PASSPHRASE.encode())
+    common.make_keys(folder)
     (folder / "key").write_bytes(os.urandom(32))
     (folder / "age.txt").write_text(str(pyrage.x25519.Identity.generate()))
     streaming_aead.register()
@@ -121,14 +119,8 @@ def make_keys(folder: Path) -> None:
 
 def _ours(suite: str) -> Callable[[Path], tuple[Seal, Open]]:
     def prepare(folder: Path) -> tuple[Seal, Open]:
-        from tvm_secret import context, envelope, keyfiles
+        from tvm_secret import context, envelope
 
-        private, public = (folder / name for name in keyfiles.RSA_NAMES)
-        os.environ |= {
-            "TVM_SECRET_IDENTITY": str(private),
-            "TVM_SECRET_RECIPIENTS": str(public),
-            "TVM_SECRET_PASSPHRASE": PASSPHRASE,
-        }
         context.current().identity()  # unlocked, and loaded
 
         def seal(source: Path, target: Path) -> None:

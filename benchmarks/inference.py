@@ -16,7 +16,6 @@ import json
 import math
 import os
 import random
-import secrets
 import tempfile
 import time
 import warnings
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, environment, measured_apart, peak_memory, save
+from common import RESULTS, environment, make_keys, measured_apart, peak_memory, save
 
 Run = Callable[[], Any]
 PACKAGES = ("apache-tvm", "onnxruntime", "openvino", "torch", "tensorflow", "numpy")
@@ -261,27 +260,17 @@ def peaks(given: Subject) -> dict[str, float]:
     """Peak memory in megabytes, each engine in a process of its own that imports just what it needs."""
     import numpy as np
 
-    from tvm_secret import context, envelope, keyfiles
+    from tvm_secret import envelope
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        passphrase = secrets.token_urlsafe()
-        keyfiles.write_pair(keyfiles.generate_rsa(), folder, keyfiles.RSA_NAMES, passphrase.encode())
-        private, public = (str(folder / key) for key in keyfiles.RSA_NAMES)
-        keys = {
-            "TVM_SECRET_IDENTITY": private,
-            "TVM_SECRET_RECIPIENTS": public,
-            "TVM_SECRET_PASSPHRASE": passphrase,
-        }
+        make_keys(folder)
         (folder / f"model.{given.format}").write_bytes(given.model)
-        with context.use(recipients=[public]):
-            sealed = envelope.seal(given.model, content_type=f"model/{given.format}", suite="cobblestone-256")
+        sealed = envelope.seal(given.model, content_type=f"model/{given.format}", suite="cobblestone-256")
         (folder / "model.sealed").write_bytes(sealed)
         np.save(folder / "in.npy", given.array)
         order = ("compile", "ours", *given.others)
-        return {
-            engine: measured_apart(__file__, "--memory", engine, folder, **keys) / 1e6 for engine in order
-        }
+        return {engine: measured_apart(__file__, "--memory", engine, folder) / 1e6 for engine in order}
 
 
 def memory(engine: str, folder: Path) -> int:

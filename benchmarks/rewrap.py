@@ -15,20 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import environment, save
+from common import environment, make_keys, save
 
-from tvm_secret import envelope, keyfiles
+from tvm_secret import envelope
 
 _CHILD = """
 import sys, time, resource
 import tvm_secret as secret
 from pathlib import Path
 from tvm_secret import context
-with context.use(identity=sys.argv[1], passphrase="benchmark only"):
-    context.current().identity()
-    start = time.perf_counter()
-    secret.rewrap(sys.argv[2], sys.argv[3], [sys.argv[4]])
-    print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+context.current().identity()
+start = time.perf_counter()
+secret.rewrap(sys.argv[1], sys.argv[2], [sys.argv[3]])
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
@@ -53,9 +52,7 @@ def main() -> None:
 
 
 def measure(folder: Path, size: int, rounds: int) -> dict:
-    private, public = keyfiles.write_pair(
-        keyfiles.generate_rsa(), folder, keyfiles.RSA_NAMES, b"benchmark only"
-    )
+    _, public = make_keys(folder)
     sealed = folder / "large"
     piece = os.urandom(1 << 20)
     with open(sealed, "wb+") as file:
@@ -67,7 +64,7 @@ def measure(folder: Path, size: int, rounds: int) -> dict:
         for name in times:
             target = sealed if name == "in place" else folder / name
             if name != "copy":
-                command = [sys.executable, "-c", _CHILD, private, sealed, target, public]
+                command = [sys.executable, "-c", _CHILD, sealed, target, public]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 seconds, memory = map(float, done.stdout.split())
                 peak = max(peak, int(memory))

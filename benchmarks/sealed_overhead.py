@@ -20,7 +20,6 @@ import argparse
 import importlib
 import json
 import mmap
-import os
 import random
 import statistics
 import subprocess
@@ -33,9 +32,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from common import environment, measured_apart, save
+from common import environment, make_keys, measured_apart, save
 
-PASSPHRASE = "benchmark only"
 STEADY_SECONDS = 3
 SUITES = ("cobblestone-256", "aes-eax")
 KINDS = ("plain", *SUITES)
@@ -71,7 +69,7 @@ def main() -> None:
     print(json.dumps(figures))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = options.model.read_bytes() if options.model else exported(options.network)
+        model = options.model.read_bytes() if options.model else network(options.network)
         figures |= {"network": options.model.name if options.model else options.network}
         prepare(folder, model)
         figures["plain_bytes"] = sum((folder / part).stat().st_size for part in _PLAIN)
@@ -82,25 +80,20 @@ def main() -> None:
     print(path)
 
 
-def exported(network: str) -> bytes:
+def network(name: str) -> bytes:
     """A network of networks.py as ONNX."""
-    import torch
-    from networks import NETWORKS
+    from networks import NETWORKS, exported
 
-    model, example = NETWORKS[network]()
-    with torch.no_grad():
-        program = torch.onnx.export(model, (example,), dynamo=True, verbose=False)
-    return program.model_proto.SerializeToString()
+    return exported(*NETWORKS[name]())
 
 
 def prepare(folder: Path, model: bytes) -> None:
     """Write keys, the model plain and sealed, the artefact plain and by each suite, and random inputs."""
     import numpy as np
 
-    from tvm_secret import artefact, envelope, keyfiles, tensors
+    from tvm_secret import artefact, envelope, tensors
 
-    keyfiles.write_pair(keyfiles.generate_rsa(), folder, keyfiles.RSA_NAMES, PASSPHRASE.encode())
-    use_keys(folder)
+    make_keys(folder)
     (folder / "model.onnx").write_bytes(model)
     for suite in SUITES:
         sealed = envelope.seal(model, content_type="model/onnx", suite=suite)
@@ -123,17 +116,11 @@ def prepare(folder: Path, model: bytes) -> None:
     opened.close()
 
 
-def use_keys(folder: Path) -> None:
-    """Let this process, and what it starts, use the keys in `folder`."""
-    from tvm_secret import context, keyfiles
+def unlock() -> None:
+    """Load the key before the clock starts."""
+    from tvm_secret import context
 
-    private, public = (str(folder / name) for name in keyfiles.RSA_NAMES)
-    os.environ |= {
-        "TVM_SECRET_IDENTITY": private,
-        "TVM_SECRET_RECIPIENTS": public,
-        "TVM_SECRET_PASSPHRASE": PASSPHRASE,
-    }
-    context.current().identity()  # unlocked, and loaded
+    context.current().identity()
 
 
 def compare(folder: Path, rounds: int) -> dict[str, Any]:
@@ -153,7 +140,7 @@ def measure_compile(folder: Path, kind: str) -> dict[str, dict[str, list[float]]
     """Import and build, sealed or plain."""
     for module in ("onnx", "tvm.relay.build_module", "tvm.relay.frontend._onnx.graph"):
         importlib.import_module(module)
-    use_keys(folder)
+    unlock()
     start = time.perf_counter()
     if kind == "plain":
         imported = import_plain(folder)
@@ -235,7 +222,7 @@ def measure_load(folder: Path, kind: str) -> dict[str, dict[str, list[float]]]:
 
     from tvm_secret import runtime
 
-    use_keys(folder)
+    unlock()
     runtime._session()
     inputs = dict(np.load(folder / "in.npz"))
     start = time.perf_counter()
@@ -252,7 +239,7 @@ def measure_steady(folder: Path, kind: str) -> dict[str, dict[str, list[float]]]
     """Inference after inference, for at least so many seconds and twenty turns."""
     import numpy as np
 
-    use_keys(folder)
+    unlock()
     inputs = dict(np.load(folder / "in.npz"))
     modules = {name: load(folder, name) for name in KINDS}
     for module in modules.values():
