@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import tvm_secret as secret
 from conftest import PASSPHRASE
-from tvm_secret import artefact, context, envelope, errors
+from tvm_secret import artefact, context, envelope, errors, tensors
 from tvm_secret.memory import SecretBuffer
 
 PLAIN = b"the plaintext that nobody may print"
@@ -56,7 +56,7 @@ def test_nothing_secret_is_printed(keys, alice, bob, secrets, monkeypatch, caplo
         lambda: secret.unseal(PLAIN * 100, content_type="params"),
         lambda: secret.unseal_json(secret.seal(PLAIN, content_type="inputs"), content_type="inputs"),
         lambda: artefact.open_artefact([*parts[:2], sealed]),
-        lambda: artefact.tensors.load(PLAIN),
+        lambda: tensors.load(PLAIN),
         lambda: secret.seal(PLAIN, content_type="params", recipients=["nowhere.pem"]),
     ]
     for attempt in attempts:
