@@ -18,6 +18,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 def benchmark_main(monkeypatch, tmp_path):
     """Run a benchmark's main with these arguments, and return what it saved."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.delitem(sys.modules, "common", raising=False)  # the tutorials have one too
     monkeypatch.setattr(importlib.import_module("common"), "RESULTS", tmp_path / "results")
 
     def run(name: str, *arguments: object) -> dict:
