@@ -72,9 +72,10 @@ def main() -> None:
                 continue
             figures["runs"].append(run)
             print(row(run), flush=True)
-    figures["geometric_means"] = summary(figures["runs"])
+            # After each, so that a run can be cut short.
+            figures["geometric_means"] = summary(figures["runs"])
+            save("inference", figures)
     print(json.dumps(figures["geometric_means"], indent=1))
-    save("inference", figures)
     plot(figures["runs"])
 
 
