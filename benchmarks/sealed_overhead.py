@@ -128,7 +128,7 @@ def compare(folder: Path, rounds: int) -> dict[str, Any]:
     stages: dict[str, dict[str, list[float]]] = {}
     for stage in ("compile", "load", "steady"):
         kinds = ("all",) if stage == "steady" else KINDS
-        for _ in range(1 if stage == "steady" else rounds):
+        for _ in range({"compile": min(rounds, 2), "steady": 1}.get(stage, rounds)):  # compiling is slow
             for kind in random.sample(kinds, len(kinds)):
                 for name, by_kind in measured_apart(__file__, "--measure", stage, kind, folder).items():
                     for measured, seconds in by_kind.items():
