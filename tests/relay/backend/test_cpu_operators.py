@@ -156,6 +156,13 @@ def test_nested_functions_compile_in_linear_time():
     assert_close(run(build({"x": x.shape}, {}, body), x), expected)
 
 
+def test_function_that_is_the_same_for_all_lanes():
+    x = np.random.default_rng(7).standard_normal((4, 8, 1), dtype="float32")
+    z = np.random.default_rng(8).standard_normal((4, 8, 8), dtype="float32")
+    compiled = build({"x": x.shape, "z": z.shape}, {}, lambda emit, a, b: emit(relax.op.exp(a)) * b)
+    assert_close(run(compiled, x, z), np.exp(x) * z)
+
+
 def test_function_of_an_element_that_only_one_branch_may_read():
     x = np.random.default_rng(6).standard_normal((3, 5), dtype="float32")
 
