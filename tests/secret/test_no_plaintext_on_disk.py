@@ -70,6 +70,7 @@ CALLS = (
     f"{WRITING},open,openat,openat2,creat,mmap,memfd_create,sendfile,copy_file_range,splice,vmsplice,"
     "link,linkat,symlink,symlinkat,mkdir,mkdirat,execve,connect,io_uring_setup"
 )
+_PROCESS = r"\d+ +"  # strace pads the number to five columns
 _HEX = r"(?:\\x[0-9a-f]{2})"
 _STRING = re.compile(rf'"({_HEX}*)"')
 _DESCRIPTOR = re.compile(rf"\d+<({_HEX}+)")
@@ -102,13 +103,13 @@ class Trace:
             process = line.partition(" ")[0]
             if "<unfinished ...>" in line:
                 unfinished[process] = line.partition(" <unfinished ...>")[0]
-            elif resumed := re.match(r"\d+ <\.\.\. \w+ resumed>(.*)", line):
+            elif resumed := re.match(rf"{_PROCESS}<\.\.\. \w+ resumed>(.*)", line):
                 self._call(unfinished.pop(process) + resumed[1])
             else:
                 self._call(line)
 
     def _call(self, line: str) -> None:
-        call = re.match(r"\d+ (\w+)\(", line)
+        call = re.match(rf"{_PROCESS}(\w+)\(", line)
         if not call or "= -1 E" in line:
             return
         name, descriptors = call[1], [_bytes(path).decode() for path in _DESCRIPTOR.findall(line)]
