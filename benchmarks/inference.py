@@ -1,12 +1,14 @@
 """Latency, compile time and peak memory beside ONNX Runtime, OpenVINO, PyTorch and TFLite's interpreter.
 
-    python benchmarks/inference.py [--threads 1 2] [--networks resnet18 ...] [--rounds 8] [--no-memory]
+    python benchmarks/inference.py [--threads 1 2] [--networks resnet18 ...] [--rounds 8]
 
 Each network is exported to ONNX and every engine runs that file in float32; TFLite models run in TFLite's
-interpreter beside us. Engines are interleaved in one process: in each round every engine has its turn in a
-new order, so that a slow moment of the machine meets all of them. The table holds medians, and ratios of
-medians and of minima. Peak memory is that of a process which loads the model and runs it once (ours: the
-sealed artefact), and of our compiler. Writes results/inference.json and results/inference.png.
+interpreter beside us. We run the sealed artefact, as `tvmc run` does. Each engine has a process of its own,
+which loads the model and then waits, and they are interleaved: in each round every engine has its turn in a
+new order, so that a slow moment of the machine meets all of them. (In one process they would disturb each
+other: an engine's idle threads spin for a while, and take the cores from the next.) The table holds medians,
+and ratios of medians and of minima. Peak memory is that of these processes, and of our compiler. Writes
+results/inference.json and results/inference.png.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import json
 import math
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +33,27 @@ from common import RESULTS, environment, make_keys, measured_apart, peak_memory,
 Run = Callable[[], Any]
 PACKAGES = ("apache-tvm", "onnxruntime", "openvino", "torch", "tensorflow", "numpy")
 OTHERS = ("onnxruntime", "openvino", "torch", "tflite")
+BURST = 0.3  # seconds
+PAUSE = 0.1  # seconds, after which no engine's threads spin any more
 
 
 def main() -> None:
-    """Measure each network in a process of its own, print a table, write the results."""
+    """Measure each network, print a table, write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--networks", nargs="+", help="of networks.py (default: all)")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory, which takes longer")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--compile", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure, options.threads[0], options.rounds, options.no_memory)))
+    warnings.filterwarnings("ignore")
+    if options.compile:
+        print(json.dumps(compile_sealed(options.compile)))
         return
-    if options.memory:
-        engine, folder = options.memory
-        print(json.dumps(memory(engine, Path(folder))))
+    if options.serve:
+        serve(options.serve[0], Path(options.serve[1]), options.threads[0])
         return
     from networks import NETWORKS, TFLITE_MODELS
 
@@ -60,23 +65,119 @@ def main() -> None:
     print(json.dumps(figures))
     print(f"{'network':26}{'threads':>8}{'ours ms':>9}" + "".join(f"{name:>12}" for name in OTHERS), end="")
     print(f"{'/ort':>6}{'min':>6}{'/ov':>6}{'/tflite':>8}{'compile s':>10}{'MB':>6}{'ort MB':>7}{'error':>8}")
-    for threads in options.threads:
+    with tempfile.TemporaryDirectory() as keys:
+        make_keys(Path(keys))
         for name in options.networks or known:
-            flags = ["--no-memory"] if options.no_memory or threads != options.threads[0] else []
-            limits = {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-            arguments = ["--measure", name, "--threads", threads, "--rounds", options.rounds, *flags]
             try:
-                run = measured_apart(__file__, *arguments, **limits)
+                for run in measure(name, options.threads, options.rounds):
+                    figures["runs"].append(run)
+                    print(row(run), flush=True)
             except RuntimeError as error:
-                print(f"{name:26}{threads:8}  failed: {error}")
+                print(f"{name:26}  failed: {error}")
                 continue
-            figures["runs"].append(run)
-            print(row(run), flush=True)
             # After each, so that a run can be cut short.
+            figures["runs"].sort(key=lambda run: run["threads"])
             figures["geometric_means"] = summary(figures["runs"])
             save("inference", figures)
     print(json.dumps(figures["geometric_means"], indent=1))
     plot(figures["runs"])
+
+
+def measure(name: str, counts: list[int], rounds: int) -> Iterator[dict[str, Any]]:
+    """The row of the network `name` for each number of threads, all engines interleaved."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        others = prepare(name, Path(folder))
+        compiled = measured_apart(__file__, "--compile", folder)
+        for threads in counts:
+            times: dict[str, list[float]] = {}
+            with ExitStack() as stack:
+                engines = {
+                    engine: stack.enter_context(engine_process(engine, Path(folder), threads))
+                    for engine in ("ours", *others)
+                }
+                for _ in range(rounds):
+                    for engine in random.sample(list(engines), len(engines)):
+                        times.setdefault(engine, []).extend(engines[engine]("burst"))
+                        time.sleep(PAUSE)
+                peak = {engine: ask("memory") / 1e6 for engine, ask in engines.items()}
+            expected = np.load(Path(folder) / "expected.npy").astype("float64")
+            difference = np.abs(np.load(Path(folder) / "ours.npy").astype("float64") - expected)
+            yield {
+                "network": name,
+                "threads": threads,
+                "median_ms": {engine: float(np.median(t)) for engine, t in times.items()},
+                "min_ms": {engine: float(min(t)) for engine, t in times.items()},
+                "compile_s": compiled["seconds"],
+                "peak_mb": {"compile": compiled["peak"] / 1e6, **peak},
+                "error": float(difference.max() / np.abs(expected).max()),
+            }
+
+
+@contextmanager
+def engine_process(engine: str, folder: Path, threads: int) -> Iterator[Callable[[str], Any]]:
+    """A process that has loaded the model into `engine`, as a function: send a word, get the answer.
+
+    It raises `RuntimeError` with the last line of what it complained about.
+    """
+    limits = {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, __file__, "--serve", engine, str(folder), "--threads", str(threads)]
+    with (
+        open(folder / "complaints", "w+") as complaints,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **limits},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        ) as process,
+    ):
+
+        def ask(word: str) -> Any:
+            try:
+                print(word, file=process.stdin, flush=True)
+                return json.loads(process.stdout.readline())
+            except (BrokenPipeError, ValueError):
+                complaints.seek(0)
+                raise RuntimeError((complaints.read().strip().splitlines() or ["no message"])[-1]) from None
+
+        try:
+            ask("load")
+            yield ask
+        finally:
+            process.kill()
+
+
+def serve(engine: str, folder: Path, threads: int) -> None:
+    """Answer the words of `engine_process`, a line each: "load", then any number of "burst" and "memory"."""
+    import numpy as np
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what engines print
+    run = ENGINES[engine](folder, np.load(folder / "input.npy"), threads)
+    for word in map(str.strip, sys.stdin):
+        if word == "burst":
+            run()
+            answer = burst(run)
+        elif word == "memory":
+            answer = peak_memory()
+        else:
+            np.save(folder / f"{engine}.npy", run())
+            answer = None
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def burst(run: Run) -> list[float]:
+    """The milliseconds of each run in `BURST` seconds."""
+    times = []
+    until = time.perf_counter() + BURST
+    while time.perf_counter() < until:
+        begin = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return times
 
 
 def row(run: dict[str, Any]) -> str:
@@ -110,128 +211,102 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return means
 
 
-@dataclass
-class Subject:
-    """A model as bytes of `format` ("onnx" or "tflite"), an input, and what the others need."""
-
-    format: str
-    model: bytes
-    array: Any
-    expected: Any
-    torch: Run | None = None
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        return ("tflite",) if self.format == "tflite" else ("onnxruntime", "openvino")
-
-
-def subject(name: str) -> Subject:
-    """The network or TFLite model `name` of networks.py."""
+def prepare(name: str, folder: Path) -> tuple[str, ...]:
+    """Write the network `name` of networks.py, an input and its result to `folder`; returns its peers."""
     import numpy as np
     import torch
     from networks import NETWORKS, TFLITE_MODELS, exported
 
+    from tvm_secret import envelope
+
     if name in TFLITE_MODELS:
-        model = TFLITE_MODELS[name]()
+        kind, model, others = "tflite", TFLITE_MODELS[name](), ("tflite",)
         run, detail = _interpreter(model, 1)
-        shape, dtype = detail["shape"], detail["dtype"]
-        numbers = np.random.default_rng(0).random(shape, dtype="float32")
-        array = numbers if dtype == np.float32 else (255 * numbers).astype(dtype)
-        return Subject("tflite", model, array, run(array))
-    module, example = NETWORKS[name]()
-    with torch.no_grad():
-        expected = module(example).numpy()
-
-    def eager() -> Any:
-        with torch.inference_mode():
-            return module(example)
-
-    return Subject("onnx", exported(module, example), example.numpy(), expected, eager)
-
-
-def measure(name: str, threads: int, rounds: int, no_memory: bool) -> dict[str, Any]:
-    """Measure one network with all engines; the figures of one row."""
-    warnings.filterwarnings("ignore")
-    import numpy as np
-    import torch
-
-    torch.set_num_threads(threads)
-    given = subject(name)
-    ours, compile_s, compile_cpu_s = _ours(given)
-    engines = {"ours": ours, **{other: ENGINES[other](given, threads) for other in given.others}}
-    if given.torch:
-        engines["torch"] = given.torch
-    difference = np.abs(ours().astype("float64") - given.expected.astype("float64"))
-    times: dict[str, list[float]] = {engine: [] for engine in engines}
-    for _ in range(rounds):
-        for engine in random.sample(list(engines), len(engines)):
-            run = engines[engine]
-            run()
-            until = time.perf_counter() + 0.3
-            while time.perf_counter() < until:
-                begin = time.perf_counter()
-                run()
-                times[engine].append(1e3 * (time.perf_counter() - begin))
-    return {
-        "network": name,
-        "threads": threads,
-        "median_ms": {engine: float(np.median(t)) for engine, t in times.items()},
-        "min_ms": {engine: float(min(t)) for engine, t in times.items()},
-        "compile_s": compile_s,
-        "compile_cpu_s": compile_cpu_s,
-        "peak_mb": {} if no_memory else peaks(given),
-        "error": float(difference.max() / np.abs(given.expected).max()),
-    }
+        numbers = np.random.default_rng(0).random(detail["shape"], dtype="float32")
+        array = numbers if detail["dtype"] == np.float32 else (255 * numbers).astype(detail["dtype"])
+        expected = run(array)
+    else:
+        module, example = NETWORKS[name]()
+        with torch.no_grad():
+            expected = module(example).numpy()
+        kind, model, array = "onnx", exported(module, example), example.numpy()
+        others = ("onnxruntime", "openvino", "torch")
+        (folder / "name").write_text(name)
+    (folder / f"model.{kind}").write_bytes(model)
+    sealed = envelope.seal(model, content_type=f"model/{kind}", suite="cobblestone-256")
+    (folder / "model.sealed").write_bytes(sealed)
+    np.save(folder / "input.npy", array)
+    np.save(folder / "expected.npy", expected)
+    return others
 
 
-def _ours(given: Subject) -> tuple[Run, float, float]:
-    """Our runner, and the seconds that compiling took, by the clock and of the processor."""
-    import tvm
-    from tvm import relax
-    from tvm.relay.backend.cpu.machine import parse_target
-    from tvm.relay.backend.cpu.pipeline import compile
-    from tvm.relay.frontend.onnx import import_onnx
-    from tvm.relay.frontend.tflite import import_tflite
+def compile_sealed(folder: Path) -> dict[str, float]:
+    """Compile the sealed model in `folder`: the seconds of `relay.build`, and the peak memory in bytes."""
+    from tvm import relay
+    from tvm_secret import artefact
 
-    imported = {"onnx": import_onnx, "tflite": import_tflite}[given.format](given.model, None)
-    start, before = time.perf_counter(), time.process_time()
-    compiled = compile(imported.module, imported.params, parse_target("llvm"))
-    seconds = time.perf_counter() - start, time.process_time() - before
-    function = relax.VirtualMachine(compiled.executable, tvm.cpu())["main"]
-    arguments = [tvm.runtime.tensor(a) for a in (given.array, *compiled.weights.values())]
+    tflite = (folder / "model.tflite").exists()
+    importer = relay.frontend.from_tflite if tflite else relay.frontend.from_onnx
+    module, params = importer(folder / "model.sealed")
+    start = time.perf_counter()
+    parts = relay.build(module, target="llvm", params=params, suite="cobblestone-256")
+    seconds = time.perf_counter() - start
+    artefact.save(parts, folder / "artefact.tar")
+    return {"seconds": seconds, "peak": peak_memory()}
+
+
+def _ours(folder: Path, array: Any, threads: int) -> Run:
+    from tvm_secret.runtime import GraphModule
+
+    module = GraphModule(folder / "artefact.tar")
+    module.set_input(module.inputs[0].name, array)
 
     def run() -> Any:
-        result = function(*arguments)
-        return (result if hasattr(result, "numpy") else result[0]).numpy()
+        module.run()
+        return module.get_output(0)
 
-    return run, *seconds
+    return run
 
 
-def _onnxruntime(given: Subject, threads: int) -> Run:
+def _onnxruntime(folder: Path, array: Any, threads: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
-    session = onnxruntime.InferenceSession(given.model, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: given.array}
+    path = str(folder / "model.onnx")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: array}
     return lambda: session.run(None, feed)[0]
 
 
-def _openvino(given: Subject, threads: int) -> Run:
-    import io
-
+def _openvino(folder: Path, array: Any, threads: int) -> Run:
     import openvino
 
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    model = core.read_model(io.BytesIO(given.model))
+    model = core.read_model(str(folder / "model.onnx"))
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    return lambda: request.infer([given.array])
+    return lambda: request.infer([array])[0]
 
 
-def _tflite(given: Subject, threads: int) -> Run:
-    run, _ = _interpreter(given.model, threads)
-    return lambda: run(given.array)
+def _torch(folder: Path, array: Any, threads: int) -> Run:
+    import torch
+    from networks import NETWORKS
+
+    torch.set_num_threads(threads)
+    module, _ = NETWORKS[(folder / "name").read_text()]()
+    example = torch.from_numpy(array)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return module(example).numpy()
+
+    return run
+
+
+def _tflite(folder: Path, array: Any, threads: int) -> Run:
+    run, _ = _interpreter((folder / "model.tflite").read_bytes(), threads)
+    return lambda: run(array)
 
 
 def _interpreter(model: bytes, threads: int) -> tuple[Callable[[Any], Any], dict[str, Any]]:
@@ -250,57 +325,13 @@ def _interpreter(model: bytes, threads: int) -> tuple[Callable[[Any], Any], dict
     return run, source
 
 
-ENGINES: dict[str, Callable[[Subject, int], Run]] = {
+ENGINES: dict[str, Callable[[Path, Any, int], Run]] = {
+    "ours": _ours,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "torch": _torch,
     "tflite": _tflite,
 }
-
-
-def peaks(given: Subject) -> dict[str, float]:
-    """Peak memory in megabytes, each engine in a process of its own that imports just what it needs."""
-    import numpy as np
-
-    from tvm_secret import envelope
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_keys(folder)
-        (folder / f"model.{given.format}").write_bytes(given.model)
-        sealed = envelope.seal(given.model, content_type=f"model/{given.format}", suite="cobblestone-256")
-        (folder / "model.sealed").write_bytes(sealed)
-        np.save(folder / "in.npy", given.array)
-        order = ("compile", "ours", *given.others)
-        return {engine: measured_apart(__file__, "--memory", engine, folder) / 1e6 for engine in order}
-
-
-def memory(engine: str, folder: Path) -> int:
-    """The peak memory of this process, in bytes, after it has compiled the model or run it once."""
-    import numpy as np
-
-    if engine == "compile":
-        from tvm import relay
-        from tvm_secret import artefact
-
-        importer = (
-            relay.frontend.from_tflite if (folder / "model.tflite").exists() else relay.frontend.from_onnx
-        )
-        module, params = importer(folder / "model.sealed")
-        parts = relay.build(module, target="llvm", params=params, suite="cobblestone-256")
-        artefact.save(parts, folder / "artefact.tar")
-        return peak_memory()
-    array = np.load(folder / "in.npy")
-    if engine == "ours":
-        from tvm_secret.runtime import GraphModule
-
-        with GraphModule(folder / "artefact.tar") as module:
-            module.set_input(module.inputs[0].name, array)
-            module.run()
-            return peak_memory()
-    (path,) = (p for p in folder.iterdir() if p.suffix in (".onnx", ".tflite"))
-    run = ENGINES[engine](Subject(path.suffix[1:], path.read_bytes(), array, None), 1)
-    run()
-    return peak_memory()
 
 
 def plot(runs: list[dict[str, Any]]) -> Path:
