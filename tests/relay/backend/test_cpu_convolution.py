@@ -7,6 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tvm import relax
+from tvm.relay.backend.cpu.convolution import PACKED, Geometry, plan
+from tvm.relay.backend.cpu.machine import machine_of, parse_target
+from tvm.relay.backend.cpu.window import Window
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +26,7 @@ def convolutions(draw):
         groups = draw(st.integers(2, 4))
         inputs, outputs = groups * draw(st.integers(1, 17)), groups * draw(st.sampled_from([8, 16, 3]))
     else:
-        inputs, outputs, groups = draw(st.integers(1, 40)), draw(st.integers(1, 40)), 1
+        inputs, outputs, groups = draw(st.integers(1, 40)), draw(st.integers(1, 90)), 1
     kernel = draw(st.tuples(*[st.sampled_from([1, 2, 3, 5])] * 2))
     dilation = draw(st.tuples(*[st.sampled_from([1, 1, 2])] * 2))
     least = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -94,6 +97,17 @@ def test_convolution_agrees_with_torch(case):
     expected = torch.nn.functional.conv2d(torch.relu(y), torch.tensor(second)).numpy()
     expected = expected if order == "NCHW" else expected.transpose(0, 2, 3, 1)
     assert_close(run(compiled, data), expected)
+
+
+def test_tiles_that_do_not_divide_the_channels_overlap():
+    machine = machine_of(parse_target("llvm -mcpu=x86-64-v3"))
+    window = Window((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    geometry = plan(Geometry(window, 1, PACKED, 512), (13, 13), 1000, machine)  # SqueezeNet's classifier
+    assert geometry.outputs == 125
+    assert geometry.outputs % geometry.chunks
+    covered = [geometry.first(block) + c for block in range(geometry.blocks) for c in range(geometry.chunks)]
+    assert set(covered) == set(range(125))
+    assert len(covered) < 125 + geometry.chunks
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ class Geometry:
     """A convolution and its tile. `layout` is that of the data; `channels` are the input's, per group.
 
     `flat`: the plane is one line of pixels, and tiles run on from row to row; nothing may be missing then.
+    Tiles of `chunks` output chunks go over `outputs` in all; the last overlaps where they do not divide.
     """
 
     window: Window
@@ -54,10 +55,11 @@ class Geometry:
     width: int = 0
     chunks: int = 1
     flat: int = 0
+    outputs: int = 0
 
     def parameters(self) -> list[int]:
         """The geometry as a list of integers, which `from_parameters` takes."""
-        tile = [self.width, self.chunks, self.flat]
+        tile = [self.width, self.chunks, self.flat, self.outputs]
         return [*self.window.parameters(), self.groups, self.layout, self.channels, *tile]
 
     @classmethod
@@ -76,6 +78,20 @@ class Geometry:
         if self.layout == PACKED and self.channels % lanes == 0:
             return self.channels // lanes, lanes
         return self.channels, 1
+
+    @property
+    def blocks(self) -> int:
+        """How many tiles go over the output chunks."""
+        return -(-self.outputs // self.chunks)
+
+    def first(self, block: int | ir.Expr) -> int | ir.Expr:
+        """The first output chunk of the tile `block`."""
+        if self.outputs % self.chunks == 0:
+            return block * self.chunks
+        last = self.outputs - self.chunks
+        if isinstance(block, int):
+            return min(block * self.chunks, last)
+        return tirx.min(block * self.chunks, integer(last))
 
 
 def choose_tile(
@@ -120,19 +136,18 @@ def plan(geometry: Geometry, plane: tuple[int, int], outputs: int, machine: Mach
     """
     window = geometry.window
     rows, columns = window.output(*plane)
-    chunks = -(-outputs // machine.lanes)
-    if geometry.groups > 1:
-        chunks //= geometry.groups
+    total = -(-outputs // machine.lanes)
+    chunks, divide = total // geometry.groups, geometry.groups > 1
     depth = geometry.channels * math.prod(window.size)
-    cost, width, group = _best_tile(rows * columns, chunks, depth, machine, True)
+    cost, width, group = _best_tile(rows * columns, chunks, depth, machine, divide)
     flat = window.size == (1, 1) and window.strides == (1, 1) and not any(window.padding)
     if not flat:
-        by_rows, *tile = _best_tile(columns, chunks, depth, machine, True)
+        by_rows, *tile = _best_tile(columns, chunks, depth, machine, divide)
         # Addresses take a little longer than along a row.
         flat = geometry.layout == PACKED and 1.05 * cost < rows * by_rows
         if not flat:
             width, group = tile
-    return replace(geometry, width=width, chunks=group, flat=int(flat))
+    return replace(geometry, width=width, chunks=group, flat=int(flat), outputs=total)
 
 
 def pack_weight(weight: np.ndarray, geometry: Geometry, lanes: int) -> np.ndarray:
@@ -141,12 +156,12 @@ def pack_weight(weight: np.ndarray, geometry: Geometry, lanes: int) -> np.ndarra
     Output channels are padded with zeros to whole chunks.
     """
     outer, inner = geometry.blocking(lanes)
-    chunks = -(-weight.shape[0] // lanes)
-    padded = np.zeros((chunks * lanes, *weight.shape[1:]), weight.dtype)
+    padded = np.zeros((geometry.outputs * lanes, *weight.shape[1:]), weight.dtype)
     padded[: weight.shape[0]] = weight
-    blocks = chunks // geometry.chunks
-    split = padded.reshape(blocks, geometry.chunks, lanes, outer, inner, *geometry.window.size)
-    return np.ascontiguousarray(split.transpose(0, 3, 5, 6, 4, 1, 2))
+    chunked = padded.reshape(geometry.outputs, lanes, outer, inner, *geometry.window.size)
+    firsts = np.array([geometry.first(block) for block in range(geometry.blocks)])
+    tiles = chunked[firsts[:, None] + np.arange(geometry.chunks)]
+    return np.ascontiguousarray(tiles.transpose(0, 3, 5, 6, 4, 1, 2))
 
 
 def _element(data, geometry: Geometry, lanes: int, n, group, outer, inner, y, x):
@@ -171,11 +186,11 @@ def convolution(data: te.Tensor, weight: te.Tensor, geometry: Geometry) -> te.Te
 
     `weight` is packed (see `pack_weight`); the result is [N, chunks, H, W, lanes].
     """
-    blocks, outer, rows, columns, inner, chunks, lanes = (int(n) for n in weight.shape)
+    _, outer, rows, columns, inner, chunks, lanes = (int(n) for n in weight.shape)
     window = geometry.window
     height, width = _plane(data.shape, geometry)
     output = window.output(height, width)
-    per_group = blocks * chunks // geometry.groups
+    per_group = geometry.outputs // geometry.groups
     o, i = te.reduce_axis((0, outer), "o"), te.reduce_axis((0, inner), "i")
     kh, kw = te.reduce_axis((0, rows), "kh"), te.reduce_axis((0, columns), "kw")
 
@@ -185,9 +200,11 @@ def convolution(data: te.Tensor, weight: te.Tensor, geometry: Geometry) -> te.Te
         conditions = window.inside(y, x, height, width, output)
         if conditions:
             value = tirx.if_then_else(tirx.all(*conditions), value, tirx.const(0, data.dtype))
-        return te.sum(value * weight[c // chunks, o, kh, kw, i, c % chunks, v], axis=[o, kh, kw, i])
+        block = c // chunks
+        place = c - geometry.first(block)
+        return te.sum(value * weight[block, o, kh, kw, i, place, v], axis=[o, kh, kw, i])
 
-    shape = (data.shape[0], blocks * chunks, *output, lanes)
+    shape = (data.shape[0], geometry.outputs, *output, lanes)
     return te.compute(shape, element, name="convolution", attrs=marks("convolution", geometry.parameters()))
 
 
@@ -208,7 +225,7 @@ class _Emitter:
         self.chunks, self.rows, self.columns, self.lanes = (int(n) for n in fused.shape[1:])
         self.outer, self.inner = self.geometry.blocking(self.lanes)
         self.height, self.width = _plane(self.data.ty.shape, self.geometry)
-        self.blocks = self.chunks // self.geometry.chunks
+        self.blocks = self.geometry.blocks
         self.line = self.rows * self.columns if self.geometry.flat else self.columns
         self.count = min(self.geometry.width, self.line)
         self.units = -(-self.line // self.count) if self.geometry.flat else self.rows
@@ -288,7 +305,8 @@ class _Emitter:
                         self._step(sums, n, block, o, h, kh, start, integer(kw), span)
         with unroll(self.count) as w, unroll(chunks) as c, vector(self.lanes) as v:
             row, column = self._pixel(h, start, w)
-            self.fused.store([n, block * chunks + c, row, column, v], tirx.BufferLoad(sums, [w, c, v]))
+            chunk = self.geometry.first(block) + c
+            self.fused.store([n, chunk, row, column, v], tirx.BufferLoad(sums, [w, c, v]))
 
     def _prefetch(self, n, group, o, start) -> None:
         """Fetch the pixels of steps ahead: they lie a plane apart, too far for the hardware to guess."""
