@@ -19,10 +19,15 @@ def call_name(expression: relax.Expr) -> str:
 
 
 def value_of(expression: relax.Expr) -> np.ndarray | None:
-    """The array that a constant tensor holds, or None."""
-    if isinstance(expression, ir.GenericConst) and hasattr(expression.value, "numpy"):
+    """The array that a constant tensor holds, not to be written to, or None."""
+    if not isinstance(expression, ir.GenericConst) or not hasattr(expression.value, "numpy"):
+        return None
+    try:
+        array = np.from_dlpack(expression.value)
+    except (BufferError, RuntimeError):  # a type that DLPack or NumPy has no name for
         return expression.value.numpy()
-    return None
+    array.flags.writeable = False
+    return array
 
 
 def constant(array: np.ndarray) -> ir.GenericConst:

@@ -106,10 +106,9 @@ def transform_weight(weight: np.ndarray, chunks: int, lanes: int) -> np.ndarray:
     """OIHW 3x3 weights -> [place of the patch, block, channel, chunk, lane], O padded with zeros."""
     outputs, channels = weight.shape[:2]
     total = -(-outputs // lanes) * lanes
-    transformed = np.zeros((_PATCH, _PATCH, channels, total), "float32")
-    transformed[..., :outputs] = np.einsum(
-        "ia,jb,ocab->ijco", _KERNEL, _KERNEL, weight.astype("float64"), optimize=True
-    )
+    transformed = np.zeros((_PATCH**2, channels, total), "float32")
+    taps = weight.astype("float64").transpose(2, 3, 1, 0).reshape(9, -1)
+    transformed[..., :outputs] = (np.kron(_KERNEL, _KERNEL) @ taps).reshape(_PATCH**2, channels, outputs)
     split = transformed.reshape(_PATCH**2, channels, total // (chunks * lanes), chunks, lanes)
     return np.ascontiguousarray(split.transpose(0, 2, 1, 3, 4))
 
