@@ -95,6 +95,14 @@ def test_weights_of_another_import_are_not_compiled_in(keys):
         relay.build(module, params=params)
 
 
+@pytest.mark.parametrize("suite", ["aes-eax", "cobblestone-256"])
+def test_imports_results_are_sealed_by_the_models_suite(keys, suite):
+    from tvm import relay
+
+    model = secret.seal(small_model.onnx_bytes(), content_type="model/onnx", suite=suite)
+    assert {secret.inspect(part).suite.name for part in relay.frontend.from_onnx(model)} == {suite}
+
+
 def rewritten(path, change) -> bytes:
     """The artefact's members through Python's own tar writer, with `change(tar, members)` in between."""
     with tarfile.open(path) as tar:

@@ -17,6 +17,7 @@ import tvm
 from tvm_secret import envelope, extras, tensors
 from tvm_secret.errors import ModelError, SecretError
 from tvm_secret.policy import inherited
+from tvm_secret.suites import DEFAULT_SUITE
 
 __all__ = ["Imported", "ModelError", "Shapes", "require", "sealed_import"]
 
@@ -52,7 +53,7 @@ def sealed_import(
     """Open `model` and `shape`, run `convert` on the plain bytes, seal the module and the weights.
 
     Both results are sealed to this process's own identity, for `relay.build` to open, and carry one bundle
-    id, so that the weights of one model are not compiled into another.
+    id, so that the weights of one model are not compiled into another. The suite is that of `model`.
 
     Args:
         content_type: what `model` has to hold.
@@ -78,7 +79,11 @@ def sealed_import(
     main = imported.module["main"].with_attr("output_names", list(imported.output_names))
     imported.module["main"] = main
     module = str(tvm.ir.save_json(imported.module)).encode()
-    session = envelope.Session.to_self(bundle=True, policy=inherited(header.policy if header else {}))
+    session = envelope.Session.to_self(
+        bundle=True,
+        policy=inherited(header.policy if header else {}),
+        suite=header.suite.name if header else DEFAULT_SUITE,
+    )
     size, pieces = tensors.pieces(imported.params)
     return (
         session.seal(module, content_type="ir-module"),
