@@ -14,6 +14,7 @@ b'a model'
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -55,7 +56,6 @@ __all__ = [
 
 LAYOUTS = ("sealed", "raw")
 _RAW_KEY_SIZE = 16
-_ALIGNMENT = 64  # of a plaintext in memory, so that tensors in it can be used in place
 
 Sealed = "bytes | bytearray | memoryview | str | Path"
 
@@ -356,19 +356,19 @@ def open_stream(
     session_key = _session_key(header, keys.identity())
     header.check_tag(session_key)
     header.check_policy()
-    suite = header.suite
-    # Placed so that the plaintext, which comes to stand `head` bytes into the payload, is aligned.
-    lead = -suite.head % _ALIGNMENT
-    buffer = SecretBuffer(lead + header.payload_size)
-    payload = buffer.view[lead:]
+    buffer = SecretBuffer(header.core["size"])
+    digest = hashlib.sha256() if trust.required else None
+
+    def read(view: memoryview) -> None:
+        _read_into(file, view)
+        if digest:
+            digest.update(view)
+
+    key = header.payload_key(session_key)
     try:
-        _read_into(file, payload)
-        if trust.required:
-            header.check_digest(hashlib.sha256(payload).digest())
-        plain = suite.decrypt(header.payload_key(session_key), header.core_bytes, payload)
-        if plain.stop - plain.start != header.core["size"]:
-            raise AuthenticationError("the payload has another size than its header says")
-        buffer.narrow(lead + plain.start, lead + plain.stop)
+        header.suite.decrypt(key, header.core_bytes, header.payload_size, read, buffer.view)
+        if digest:
+            header.check_digest(digest.digest())
     except BaseException:
         buffer.close()
         raise
@@ -646,13 +646,10 @@ def _unseal_raw(file: BinaryIO, size: int, wanted: tuple[str, ...]) -> SecretBuf
         raise plain from None
     if len(key) != _RAW_KEY_SIZE:
         raise plain
-    lead = -EAX_OVERHEAD % _ALIGNMENT
-    buffer = SecretBuffer(lead + size - wrapped_size)
-    payload = buffer.view[lead:]
+    size -= wrapped_size
+    buffer = SecretBuffer(size - EAX_OVERHEAD)
     try:
-        _read_into(file, payload)
-        found = eax_decrypt(key, b"", payload)
-        buffer.narrow(lead + found.start, lead + found.stop)
+        eax_decrypt(key, b"", size, functools.partial(_read_into, file), buffer.view)
     except BaseException:
         buffer.close()
         raise

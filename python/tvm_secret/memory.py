@@ -49,7 +49,6 @@ class SecretBuffer:
             self._map = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError:
             raise MemoryError(f"{size} bytes for decrypted data") from None
-        self._whole = memoryview(self._map)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self._closed = False
         self._map.madvise(mmap.MADV_DONTDUMP)
@@ -58,13 +57,7 @@ class SecretBuffer:
         self._locked = _libc.mlock(self._address, len(self._map)) == 0
         if not self._locked:
             _refuse_or_warn()
-        self.view = self._whole[:size]
-
-    def narrow(self, start: int, stop: int) -> None:
-        """Let `view` be bytes `start` to `stop` of the mapping; all others are wiped."""
-        ctypes.memset(self._address, 0, start)
-        ctypes.memset(self._address + stop, 0, len(self._map) - stop)
-        self.view = self._whole[start:stop]
+        self.view = memoryview(self._map)[:size]
 
     def close(self) -> None:
         """Overwrite the contents with zeros. Idempotent."""

@@ -1,15 +1,15 @@
 """Payload ciphers, each behind the same small interface.
 
-A suite turns a 32-byte key and associated data into an encryptor of a stream and a decryptor of a whole
-payload. Both AEADs come from libraries: AES-256-EAX (Bellare, Rogaway, Wagner 2004) from PyCryptodome,
-Cobblestone-256 (C2SP chunked-encryption: HKDF, then AES-256-GCM in 16 KiB chunks) from `cryptography`.
+A suite turns a 32-byte key and associated data into an encryptor and a decryptor of a stream. Both AEADs
+come from libraries: AES-256-EAX (Bellare, Rogaway, Wagner 2004) from PyCryptodome, Cobblestone-256 (C2SP
+chunked-encryption: HKDF, then AES-256-GCM in 16 KiB chunks) from `cryptography`.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from .errors import AuthenticationError
 
@@ -20,10 +20,12 @@ STEP = 1 << 20
 """Bytes handled at a time: small enough for the cache, large enough that Python's share vanishes."""
 
 
+Read = Callable[[memoryview], None]
+"""Fills a view with the payload's next bytes, or raises `AuthenticationError`."""
+
+
 class Suite(ABC):
     name: str
-    head: int
-    """Offset in the payload at which `decrypt` leaves the plaintext."""
 
     @abstractmethod
     def payload_size(self, size: int) -> int:
@@ -40,16 +42,13 @@ class Suite(ABC):
         """
 
     @abstractmethod
-    def decrypt(self, key: bytes, associated: bytes, payload: memoryview) -> slice:
-        """Decrypt `payload` in place and return where in it the plaintext now stands, always from `head` on.
+    def decrypt(self, key: bytes, associated: bytes, size: int, read: Read, plaintext: memoryview) -> None:
+        """Decrypt a payload of `size` bytes, which `read` gives one after the other, into `plaintext`.
 
-        Raises `AuthenticationError` when anything does not fit; the caller then wipes the buffer.
+        The length of `plaintext` is that for which `payload_size` is `size`. What stands in it may be used
+        only once this has returned. Raises `AuthenticationError` when anything does not fit; the caller then
+        wipes it.
         """
-
-
-def _pieces(data: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(data), STEP):
-        yield data[start : start + STEP]
 
 
 def _altered() -> AuthenticationError:
@@ -78,26 +77,28 @@ def eax_encrypt(
     return 16, cipher.digest()
 
 
-def eax_decrypt(key: bytes, associated: bytes, payload: memoryview) -> slice:
-    """Decrypt `nonce | tag | ciphertext` in place; the plaintext replaces the ciphertext."""
+def eax_decrypt(key: bytes, associated: bytes, size: int, read: Read, plaintext: memoryview) -> None:
+    """Decrypt `nonce | tag | ciphertext` (see `Suite.decrypt`)."""
     from Crypto.Cipher import AES
 
-    if len(payload) < EAX_OVERHEAD:
+    if size != EAX_OVERHEAD + len(plaintext):
         raise _altered()
-    cipher = AES.new(key, AES.MODE_EAX, nonce=bytes(payload[:16]), mac_len=16)
+    head = bytearray(EAX_OVERHEAD)
+    read(memoryview(head))
+    cipher = AES.new(key, AES.MODE_EAX, nonce=bytes(head[:16]), mac_len=16)
     cipher.update(associated)
-    for piece in _pieces(payload[EAX_OVERHEAD:]):
+    for start in range(0, len(plaintext), STEP):
+        piece = plaintext[start : start + STEP]
+        read(piece)
         cipher.decrypt(piece, output=piece)
     try:
-        cipher.verify(bytes(payload[16:32]))
+        cipher.verify(bytes(head[16:]))
     except ValueError:
         raise _altered() from None
-    return slice(EAX_OVERHEAD, len(payload))
 
 
 class AesEax(Suite):
     name = "aes-eax"
-    head = EAX_OVERHEAD
 
     def payload_size(self, size: int) -> int:
         return size + EAX_OVERHEAD
@@ -105,8 +106,8 @@ class AesEax(Suite):
     def encrypt(self, key, associated, plaintext, write):
         return eax_encrypt(key, associated, plaintext, write)
 
-    def decrypt(self, key, associated, payload):
-        return eax_decrypt(key, associated, payload)
+    def decrypt(self, key, associated, size, read, plaintext):
+        eax_decrypt(key, associated, size, read, plaintext)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -114,7 +115,6 @@ class AesEax(Suite):
 
 class Cobblestone256(Suite):
     name = "cobblestone-256"
-    head = 0
     chunk, tag, prefix = 16384, 16, 56
 
     def payload_size(self, size: int) -> int:
@@ -130,20 +130,23 @@ class Cobblestone256(Suite):
         write(cipher.finalize())
         return None
 
-    def decrypt(self, key, associated, payload):
+    def decrypt(self, key, associated, size, read, plaintext):
         from cryptography.cobblestone import Cobblestone256Decryptor
         from cryptography.exceptions import InvalidTag
 
         cipher, end = Cobblestone256Decryptor(key, associated), 0
+        ciphertext = memoryview(bytearray(min(size, STEP)))  # of this size it stays in the cache
         try:
-            for piece in _pieces(payload):
-                # Plaintext never catches up with the payload still to be read, but may overlap this piece.
-                end += cipher.update_into(bytes(piece), payload[end:])
+            for start in range(0, size, STEP):
+                piece = ciphertext[: size - start]
+                read(piece)
+                end += cipher.update_into(piece, plaintext[end:])
             rest = cipher.finalize()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise _altered() from None
-        payload[end : end + len(rest)] = rest
-        return slice(0, end + len(rest))
+        if end + len(rest) != len(plaintext):
+            raise _altered()
+        plaintext[end:] = rest
 
 
 SUITES: dict[str, Suite] = {suite.name: suite for suite in (AesEax(), Cobblestone256())}

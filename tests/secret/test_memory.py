@@ -29,16 +29,6 @@ def test_contents_are_kept_then_wiped(size):
     buffer.close()
 
 
-def test_narrowing_wipes_the_rest():
-    buffer = SecretBuffer(100)
-    whole = buffer.view
-    whole[:] = bytes(range(100))
-    buffer.narrow(10, 20)
-    assert bytes(buffer) == bytes(range(10, 20))
-    assert not any(whole[:10])
-    assert not any(whole[20:])
-
-
 def test_a_block_wipes_when_it_fails():
     kept = None
     with pytest.raises(RuntimeError), SecretBuffer(8) as buffer:  # noqa: PT012

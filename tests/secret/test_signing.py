@@ -83,7 +83,7 @@ def test_a_signature_cannot_be_moved_to_another_file(trusting_alice, alice):
 def test_a_signed_header_cannot_take_another_payload(trusting_alice, alice):
     first, second = make_signed(alice, b"one"), make_signed(alice, b"two")
     size = secret.inspect(first).payload_size
-    with pytest.raises(errors.AuthenticationError, match="not the one that was signed"):
+    with pytest.raises(errors.AuthenticationError, match="payload was altered"):
         opened(first[:-size] + second[-size:])
 
 
