@@ -55,7 +55,8 @@ def test_sealed_overhead(benchmark_main, tmp_path, monkeypatch):
     model = tmp_path / "model.onnx"
     model.write_bytes(small_model.onnx_bytes())
     figures = benchmark_main("sealed_overhead", "--model", model, "--rounds", 1)
-    assert list(figures["stages"]) == ["import", "build", "load", "first inference", "steady inference"]
+    stages = ["import", "build", "load", "first inference", "load from disk", "steady inference"]
+    assert list(figures["stages"]) == stages
     for times in figures["stages"].values():
         assert times.keys() == {"plain", "cobblestone-256", "aes-eax"}
     assert len(figures["start_to_output"]) == 3

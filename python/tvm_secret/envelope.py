@@ -14,13 +14,14 @@ b'a model'
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -358,15 +359,10 @@ def open_stream(
     header.check_policy()
     buffer = SecretBuffer(header.core["size"])
     digest = hashlib.sha256() if trust.required else None
-
-    def read(view: memoryview) -> None:
-        _read_into(file, view)
-        if digest:
-            digest.update(view)
-
+    pieces = _pieces(file, header.payload_size, digest.update if digest else None)
     key = header.payload_key(session_key)
     try:
-        header.suite.decrypt(key, header.core_bytes, header.payload_size, read, buffer.view)
+        header.suite.decrypt(key, header.core_bytes, pieces, buffer.view)
         if digest:
             header.check_digest(digest.digest())
     except BaseException:
@@ -375,13 +371,43 @@ def open_stream(
     return buffer, header
 
 
-def _read_into(file: BinaryIO, view: memoryview) -> None:
-    done = 0
-    while done < len(view):
-        count = file.readinto(view[done:])
-        if not count:
-            raise AuthenticationError("the file was cut short")
-        done += count
+def _pieces(
+    file: BinaryIO, size: int, seen: Callable[[memoryview], None] | None = None
+) -> Iterator[memoryview]:
+    """The next `size` bytes of `file` in pieces of `STEP`, each to be used before the next is asked for.
+
+    A thread reads ahead, so that the disk and the cipher work at the same time. `seen` is shown each piece.
+    """
+
+    def fill(view: memoryview) -> memoryview:
+        done = 0
+        while done < len(view):
+            count = file.readinto(view[done:])
+            if not count:
+                raise AuthenticationError("the file was cut short")
+            done += count
+        return view
+
+    def shown(view: memoryview) -> memoryview:
+        if seen:
+            seen(view)
+        return view
+
+    if size <= STEP:
+        yield shown(fill(memoryview(bytearray(size))))
+        return
+    from concurrent.futures import ThreadPoolExecutor  # small files need not wait for its import
+
+    # While one buffer is in use, two are being filled: few enough to stay in the cache.
+    buffers = itertools.cycle([memoryview(bytearray(STEP)) for _ in range(3)])
+    with ThreadPoolExecutor(1) as reader:
+        ahead = deque()
+        for start in range(0, size, STEP):
+            ahead.append(reader.submit(fill, next(buffers)[: size - start]))
+            if len(ahead) == 3:
+                yield shown(ahead.popleft().result())
+        while ahead:
+            yield shown(ahead.popleft().result())
 
 
 class _LastSessionKey(threading.local):
@@ -649,7 +675,7 @@ def _unseal_raw(file: BinaryIO, size: int, wanted: tuple[str, ...]) -> SecretBuf
     size -= wrapped_size
     buffer = SecretBuffer(size - EAX_OVERHEAD)
     try:
-        eax_decrypt(key, b"", size, functools.partial(_read_into, file), buffer.view)
+        eax_decrypt(key, b"", _pieces(file, size), buffer.view)
     except BaseException:
         buffer.close()
         raise

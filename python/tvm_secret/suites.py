@@ -20,10 +20,6 @@ STEP = 1 << 20
 """Bytes handled at a time: small enough for the cache, large enough that Python's share vanishes."""
 
 
-Read = Callable[[memoryview], None]
-"""Fills a view with the payload's next bytes, or raises `AuthenticationError`."""
-
-
 class Suite(ABC):
     name: str
 
@@ -42,12 +38,14 @@ class Suite(ABC):
         """
 
     @abstractmethod
-    def decrypt(self, key: bytes, associated: bytes, size: int, read: Read, plaintext: memoryview) -> None:
-        """Decrypt a payload of `size` bytes, which `read` gives one after the other, into `plaintext`.
+    def decrypt(
+        self, key: bytes, associated: bytes, payload: Iterable[memoryview], plaintext: memoryview
+    ) -> None:
+        """Decrypt `payload`, which comes in pieces of `STEP` bytes and one last, into `plaintext`.
 
-        The length of `plaintext` is that for which `payload_size` is `size`. What stands in it may be used
-        only once this has returned. Raises `AuthenticationError` when anything does not fit; the caller then
-        wipes it.
+        The length of `plaintext` is that for which `payload_size` is the payload's. What stands in it may be
+        used only once this has returned. Raises `AuthenticationError` when anything does not fit; the caller
+        then wipes it.
         """
 
 
@@ -77,24 +75,29 @@ def eax_encrypt(
     return 16, cipher.digest()
 
 
-def eax_decrypt(key: bytes, associated: bytes, size: int, read: Read, plaintext: memoryview) -> None:
+def eax_decrypt(key: bytes, associated: bytes, payload: Iterable[memoryview], plaintext: memoryview) -> None:
     """Decrypt `nonce | tag | ciphertext` (see `Suite.decrypt`)."""
     from Crypto.Cipher import AES
 
-    if size != EAX_OVERHEAD + len(plaintext):
+    pieces, end = iter(payload), 0
+    piece = next(pieces, memoryview(b""))
+    nonce, tag, piece = bytes(piece[:16]), bytes(piece[16:32]), piece[EAX_OVERHEAD:]
+    if len(tag) != 16:
         raise _altered()
-    head = bytearray(EAX_OVERHEAD)
-    read(memoryview(head))
-    cipher = AES.new(key, AES.MODE_EAX, nonce=bytes(head[:16]), mac_len=16)
+    cipher = AES.new(key, AES.MODE_EAX, nonce=nonce, mac_len=16)
     cipher.update(associated)
-    for start in range(0, len(plaintext), STEP):
-        piece = plaintext[start : start + STEP]
-        read(piece)
-        cipher.decrypt(piece, output=piece)
+    while piece:
+        if end + len(piece) > len(plaintext):
+            raise _altered()
+        cipher.decrypt(piece, output=plaintext[end : end + len(piece)])
+        end += len(piece)
+        piece = next(pieces, memoryview(b""))
     try:
-        cipher.verify(bytes(head[16:]))
+        cipher.verify(tag)
     except ValueError:
         raise _altered() from None
+    if end != len(plaintext):
+        raise _altered()
 
 
 class AesEax(Suite):
@@ -106,8 +109,8 @@ class AesEax(Suite):
     def encrypt(self, key, associated, plaintext, write):
         return eax_encrypt(key, associated, plaintext, write)
 
-    def decrypt(self, key, associated, size, read, plaintext):
-        eax_decrypt(key, associated, size, read, plaintext)
+    def decrypt(self, key, associated, payload, plaintext):
+        eax_decrypt(key, associated, payload, plaintext)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -130,16 +133,13 @@ class Cobblestone256(Suite):
         write(cipher.finalize())
         return None
 
-    def decrypt(self, key, associated, size, read, plaintext):
+    def decrypt(self, key, associated, payload, plaintext):
         from cryptography.cobblestone import Cobblestone256Decryptor
         from cryptography.exceptions import InvalidTag
 
         cipher, end = Cobblestone256Decryptor(key, associated), 0
-        ciphertext = memoryview(bytearray(min(size, STEP)))  # of this size it stays in the cache
         try:
-            for start in range(0, size, STEP):
-                piece = ciphertext[: size - start]
-                read(piece)
+            for piece in payload:
                 end += cipher.update_into(piece, plaintext[end:])
             rest = cipher.finalize()
         except (InvalidTag, ValueError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import io
 import json
 from pathlib import Path
 
@@ -52,8 +51,8 @@ EAX += cases("Cipher/wycheproof/aes_eax_test.json", ivSize=128, tagSize=128, key
 @pytest.mark.parametrize(("group", "test"), EAX)
 def test_aes_eax(group, test):
     key, nonce, associated, message, ciphertext, tag = fields(test, "key", "iv", "aad", "msg", "ct", "tag")
-    payload, plaintext = io.BytesIO(nonce + tag + ciphertext), memoryview(bytearray(len(ciphertext)))
-    arguments = key, associated, len(payload.getvalue()), payload.readinto, plaintext
+    payload, plaintext = memoryview(nonce + tag + ciphertext), memoryview(bytearray(len(ciphertext)))
+    arguments = key, associated, [payload], plaintext
     if test["result"] == "invalid":
         with pytest.raises(AuthenticationError):
             eax_decrypt(*arguments)

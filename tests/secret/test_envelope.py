@@ -15,7 +15,23 @@ from tvm_secret.recipients.rsa import RsaRecipient
 from tvm_secret.suites import SUITES
 
 CHUNK = 16384
-LENGTHS = [0, 1, 15, 16, 17, 63, 64, 65, CHUNK - 1, CHUNK, CHUNK + 1, 1 << 20, (1 << 20) + 1, 3 * CHUNK]
+LENGTHS = [
+    0,
+    1,
+    15,
+    16,
+    17,
+    63,
+    64,
+    65,
+    CHUNK - 1,
+    CHUNK,
+    CHUNK + 1,
+    1 << 20,
+    (1 << 20) + 1,
+    3 * CHUNK,
+    (5 << 20) - 7,
+]
 
 
 def sealed_params(plain=b"weights" * 100, **options) -> bytes:
