@@ -155,3 +155,44 @@ def test_transposed_convolution_agrees_with_torch(inputs, outputs, kernel, strid
         torch.tensor(x), torch.tensor(weight), None, strides, padding, extra
     )
     assert_close(run(build({"data": x.shape}, {"w": weight}, body), x), torch.relu(expected).numpy(), 2e-5)
+
+
+@EXAMPLES
+@given(
+    st.sampled_from([(5, 20, 1), (16, 24, 8), (12, 12, 12)]),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.integers(11, 40),
+    st.sampled_from([1, 2]),
+)
+def test_one_dimensional_convolution_agrees_with_torch(
+    channels, kernel, stride, dilation, padding, size, batch
+):
+    inputs, outputs, groups = channels
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((batch, inputs, size), dtype="float32")
+    weights = {
+        "w": rng.standard_normal((outputs, inputs // groups, kernel), dtype="float32"),
+        "b": rng.standard_normal((outputs, 1), dtype="float32"),
+        "v": rng.standard_normal((7, 2 * outputs, 1), dtype="float32"),
+    }
+    attributes = {"strides": stride, "dilation": dilation, "groups": groups}
+
+    def body(emit, data, w, b, v):
+        y = emit(relax.op.nn.conv1d(data, w, padding=padding, **attributes))
+        y = emit(relax.op.nn.relu(emit(relax.op.add(y, b))))
+        pooled = emit(relax.op.nn.max_pool1d(y, 3, 1, (1, 1)))
+        average = emit(relax.op.nn.avg_pool1d(y, 3, 1, (1, 1)))
+        both = emit(relax.op.concat([pooled, emit(relax.op.multiply(average, y))], 1))
+        return relax.op.nn.conv1d(both, v)
+
+    w, b, v = map(torch.tensor, weights.values())
+    padded = torch.nn.functional.pad(torch.tensor(x), padding)
+    y = torch.relu(torch.nn.functional.conv1d(padded, w, None, stride, 0, dilation, groups) + b)
+    both = [torch.nn.functional.max_pool1d(y, 3, 1, 1), torch.nn.functional.avg_pool1d(y, 3, 1, 1) * y]
+    expected = torch.nn.functional.conv1d(torch.cat(both, 1), v).numpy()
+    compiled = build({"data": x.shape}, weights, body)
+    assert any(weight.ndim > 4 for weight in compiled.weights.values()), "nothing was packed"
+    assert_close(run(compiled, x), expected, 2e-5)

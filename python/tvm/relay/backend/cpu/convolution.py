@@ -237,6 +237,9 @@ class _Emitter:
 
     def _rows_outside(self) -> bool:
         """Whether blocks of rows are the outer loop: the weights stay cached, or are read the fewer times."""
+        batch = int(self.batch) if isinstance(self.batch, int | tirx.IntImm) else 1
+        if batch * self.units < self.machine.cores <= self.blocks:
+            return False  # there are not enough rows for all threads
         if self.weight_bytes <= self.machine.l2 // 2:
             return True
         if self.input_bytes <= self.machine.l2 // 2:

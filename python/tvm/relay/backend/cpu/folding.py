@@ -92,7 +92,7 @@ class _Folder(PyExprMutator):
                 self.values[var] = folded
                 return
         name = call_name(value)
-        if name == "nn.conv2d":
+        if name in ("nn.conv1d", "nn.conv2d"):
             self.convolutions[var] = value
         elif name == "nn.batch_norm":
             result = self.batch_norm(value)

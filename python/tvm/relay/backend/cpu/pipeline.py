@@ -20,6 +20,7 @@ from .machine import Machine, machine_of, resolve
 from .packing import Pack
 from .scheduling import Schedule
 from .weights import lift_constants
+from .widening import Widen
 
 __all__ = ["Compiled", "compile"]
 
@@ -59,7 +60,7 @@ def compile(
         # Importers group bindings as they please, or not at all; fusion works within dataflow blocks.
         regroup = [relax.transform.ToNonDataflow(), relax.transform.ConvertToDataflow(1)]
         module = tvm.transform.Sequential(regroup)(_bind(module, params))
-    pack = [Pack(machine, exact), relax.transform.DeadCodeElimination()]
+    pack = [Widen(), Pack(machine, exact), relax.transform.DeadCodeElimination()]
     # A slow model is better than none: where a pass fails, packing is left out, and then all of ours.
     for passes in (_optimise(machine, pack), _optimise(machine, []), upstream.legalize_passes(target)):
         try:

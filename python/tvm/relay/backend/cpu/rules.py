@@ -24,7 +24,7 @@ from .window import Window
 if TYPE_CHECKING:
     from .packing import Packer
 
-__all__ = ["RULES"]
+__all__ = ["ELEMENTWISE", "RULES"]
 
 # Upstream's OpPatternKind: the neighbours of an injective operator fuse with it, and element-wise operators
 # that follow fuse into the other kind.
@@ -429,7 +429,7 @@ def layer_norm(packer: Packer, call: relax.Call) -> relax.Expr | None:
     )
 
 
-_ELEMENTWISE = (
+ELEMENTWISE = (
     "abs",
     "add",
     "astype",
@@ -473,7 +473,7 @@ _ELEMENTWISE = (
 )
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(ELEMENTWISE, elementwise),
     "nn.conv2d": conv2d,
     "nn.conv2d_transpose": conv2d_transpose,
     "nn.max_pool2d": max_pool2d,
