@@ -193,3 +193,19 @@ class Tvmc:
 @pytest.fixture
 def tvmc(tmp_path, alice) -> Tvmc:
     return Tvmc(tmp_path, alice)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, alice) -> Path:
+    """A folder in which Alice has done the whole job once: her model, sealed, its artefact, and inputs."""
+    import numpy as np
+
+    import small_model
+
+    folder = tmp_path_factory.mktemp("made")
+    tvmc = Tvmc(folder, alice)
+    (folder / "model.onnx").write_bytes(small_model.onnx_bytes())
+    np.savez(folder / "in.npz", data=small_model.image())
+    tvmc("encrypt", "model.onnx", "-o", "model.sealed")
+    tvmc("compile", "--target", "llvm", "--model-format", "onnx", "-o", "model.tar", "model.sealed")
+    return folder

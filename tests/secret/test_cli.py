@@ -18,18 +18,6 @@ from conftest import PASSPHRASE, ROOT, Tvmc
 from tvm_secret.cli import COMMANDS
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, alice):
-    """A folder in which the whole job has been done once."""
-    folder = tmp_path_factory.mktemp("made")
-    tvmc = Tvmc(folder, alice)
-    (folder / "model.onnx").write_bytes(small_model.onnx_bytes())
-    np.savez(folder / "in.npz", data=small_model.image())
-    tvmc("encrypt", "model.onnx", "-o", "model.sealed")
-    tvmc("compile", "--target", "llvm", "--model-format", "onnx", "-o", "model.tar", "model.sealed")
-    return folder
-
-
 @pytest.fixture
 def files(made, tmp_path):
     """Copies of what `made` holds, to be spoilt."""

@@ -19,18 +19,6 @@ from tvm_secret.runtime import GraphModule
 PASSPHRASE = "correct horse battery"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, alice):
-    """Alice's folder: her sealed model and artefact, and inputs."""
-    folder = tmp_path_factory.mktemp("made")
-    tvmc = Tvmc(folder, alice)
-    (folder / "model.onnx").write_bytes(small_model.onnx_bytes())
-    np.savez(folder / "in.npz", data=small_model.image())
-    tvmc("encrypt", "model.onnx", "-o", "model.sealed")
-    tvmc("compile", "-o", "model.tar", "model.sealed")
-    return folder
-
-
 @pytest.fixture
 def device(made, tmp_path, alice):
     """Alice, in a folder with a link to her artefact."""

@@ -7,17 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# Tan and Le, "EfficientNet" (arXiv:1905.11946), table 1, without squeeze and excitation.
-# Repeats, kernel, stride of the first, expansion, output channels.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
+from . import EFFICIENTNET_LITE0_STAGES
 
 
 def build(weights: Mapping[str, np.ndarray]) -> Any:
@@ -51,7 +41,7 @@ def build(weights: Mapping[str, np.ndarray]) -> Any:
     image = keras.Input((224, 224, 3), name="image")
     x = layers.ReLU(6)(convolution(image, "_conv_stem", "_bn0", 32, 3, 2))
     block = 0
-    for repeats, kernel, first_stride, expansion, channels in _STAGES:
+    for repeats, kernel, first_stride, expansion, channels in EFFICIENTNET_LITE0_STAGES:
         for repeat in range(repeats):
             path, entry = f"_blocks.{block}.", x
             stride = first_stride if repeat == 0 else 1
