@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from tvm.ir import IRModule
+from tvm_ffi.serialization import from_json_graph_str
 
 import tvm
 from tvm import relax
@@ -106,24 +107,24 @@ def build(
         compiled = pipeline.compile(module, weights, chosen, exact=exact, progress=report)
         if allow_plaintext_dump is not None:
             _dump(module, compiled.executable, dump_code, allow_plaintext_dump)
-    interface = Interface(
-        inputs=inputs,
-        outputs=outputs,
-        objects=[],
-        target=_describe(chosen),
-        features=compiled.features,
-        versions={"tvm": tvm.__version__, "python": platform.python_version(), "numpy": np.__version__},
-    )
-    objects = _objects(compiled.executable)
-    report("sealing")
-    return seal_artefact(
-        objects,
-        interface,
-        compiled.weights,
-        recipients=recipients,
-        suite=suite,
-        policy={**inherited_policy, **(policy or {})},
-    )
+        interface = Interface(
+            inputs=inputs,
+            outputs=outputs,
+            objects=[],
+            target=_describe(chosen),
+            features=compiled.features,
+            versions={"tvm": tvm.__version__, "python": platform.python_version(), "numpy": np.__version__},
+        )
+        objects = _objects(compiled.executable)
+        report("sealing")
+        return seal_artefact(
+            objects,
+            interface,
+            compiled.weights,
+            recipients=recipients,
+            suite=suite,
+            policy={**inherited_policy, **(policy or {})},
+        )
 
 
 def _target(target: str | Mapping[str, Any] | tvm.target.Target) -> tvm.target.Target:
@@ -152,7 +153,8 @@ def _opened(ir_mod: Any, params: Any) -> Iterator[tuple[IRModule, dict[str, np.n
     with secret:
         if header is None or params_header is None or not _same_bundle(header, params_header):
             raise AuthenticationError("the module and the params come from different imports")
-        yield tvm.ir.load_json(text), tensors.load(secret.view), inherited(header.policy)
+        # `tvm.ir.load_json` would first bring the text up to this version, in which `sealed_import` wrote it.
+        yield from_json_graph_str(text), tensors.load(secret.view), inherited(header.policy)
 
 
 def _same_bundle(*headers: envelope.Header) -> bool:

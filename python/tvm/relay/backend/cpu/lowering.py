@@ -3,7 +3,8 @@
 Upstream's pipeline is kept but for two things. A `local` buffer, which is a kernel's register tile, stays on
 the stack: LowerTVMBuiltin would take it from the heap, and LLVM cannot keep heap memory in registers. And
 functions do not check their arguments: they are called from the bytecode compiled with them alone, whose own
-checks of the model's inputs stay. That is three quarters of the code, and most of the time that LLVM takes.
+checks of the model's inputs stay. That is three quarters of the code, and most of the time that LLVM takes;
+the pass option `tirx.disable_assert=0` brings the checks back.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ def _pipeline():
     lower, finalize_host, finalize_device = default_s_tir_pipeline()
 
     def finalize():
-        ours = [ExpandElementary(), _KeepLocalBuffersOnStack()]
-        return tvm.transform.Sequential([*ours, finalize_host(), tirx.transform.SkipAssert()])
+        passes = [ExpandElementary(), _KeepLocalBuffersOnStack(), finalize_host()]
+        if tvm.transform.PassContext.current().config.get("tirx.disable_assert", True):
+            passes.append(tirx.transform.SkipAssert())
+        return tvm.transform.Sequential(passes)
 
     return lower, finalize, finalize_device
 

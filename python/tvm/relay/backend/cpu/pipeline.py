@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,9 +50,9 @@ def compile(
 ) -> Compiled:
     """Compile `module["main"]` for the CPU that `target` names.
 
-    The function takes the model's inputs and then one argument for each entry of `params`, in that order.
-    `exact` keeps to algorithms whose rounding is that of a plain sum (no Winograd). `progress` is told the
-    name of each stage.
+    The function takes the model's inputs and then one argument for each entry of `params`, in that order;
+    their memory must last as long as the result is used. `exact` keeps to algorithms whose rounding is that
+    of a plain sum (no Winograd). `progress` is told the name of each stage.
     """
     report = progress or (lambda stage: None)
     target = resolve(target)
@@ -114,14 +115,19 @@ def _bind(module: IRModule, params: dict[str, np.ndarray]) -> IRModule:
     """Make the weights constants of "main"."""
     main = module["main"]
     variables = main.params[len(main.params) - len(params) :] if params else []
-    values = {
-        var: relax.const(tvm.runtime.tensor(array))
-        for var, array in zip(variables, params.values(), strict=True)
-    }
+    values = {var: relax.const(_tensor(array)) for var, array in zip(variables, params.values(), strict=True)}
     return IRModule(
         {**dict(module.functions_items()), module.get_global_var("main"): main.bind_params(values)},
         attrs=module.attrs,
     )
+
+
+def _tensor(array: np.ndarray) -> tvm.runtime.Tensor:
+    """`array` as a tensor: where it lies, if TVM can use it there."""
+    if array.flags.c_contiguous:
+        with contextlib.suppress(RuntimeError, BufferError, TypeError):  # unaligned, or of a type of its own
+            return tvm.runtime.from_dlpack(array)
+    return tvm.runtime.tensor(array)
 
 
 def _lower(target: Target) -> tvm.transform.Pass:
