@@ -4,8 +4,9 @@
 
 Each tool turns a file into a sealed file, and a sealed file into plaintext in memory, each time in a process
 of its own, and the tools take turns in a new order each round; keys are at hand before the clock starts.
-Wrapping the session key is part of the work of all but Tink and OpenSSL, which hold a symmetric key. Nothing
-is forced to the disk. GB/s are of medians, 1 GB being 1e9 bytes. Writes results/crypto.json and crypto.png.
+Wrapping the session key is part of the work of all but Tink and OpenSSL, which hold a symmetric key. We alone
+wait until a sealed file has reached the disk, before it gets its name. GB/s are of medians, 1 GB being 1e9
+bytes. Writes results/crypto.json and crypto.png.
 """
 
 from __future__ import annotations

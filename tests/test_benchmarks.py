@@ -32,6 +32,18 @@ def benchmark_main(monkeypatch, tmp_path):
     return run
 
 
+def test_inference(benchmark_main, tmp_path):
+    for package in ("torch", "onnx", "onnxruntime", "openvino", "matplotlib"):
+        pytest.importorskip(package)
+    (run,) = benchmark_main("inference", "--networks", "mlp", "--threads", 1, "--rounds", 1)["runs"]
+    engines = {"ours", "onnxruntime", "openvino", "torch"}
+    assert run["median_ms"].keys() == run["min_ms"].keys() == engines
+    assert min(run["min_ms"].values()) > 0
+    assert run["peak_mb"].keys() == engines | {"compile"}
+    assert run["error"] < 1e-5
+    assert (tmp_path / "results" / "inference.png").stat().st_size > 0
+
+
 def test_crypto(benchmark_main, tmp_path):
     for package in ("pyrage", "tink", "matplotlib"):
         pytest.importorskip(package)
