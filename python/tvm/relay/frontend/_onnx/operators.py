@@ -321,6 +321,8 @@ def _extreme(greatest: bool) -> Converter:
         rank = data.ty.ndim
         axes = sorted(axis % rank for axis in axes) or list(range(rank))
 
+        shape = [1 if axis in axes else size for axis, size in enumerate(data.ty.shape)]
+
         def reduced(x: te.Tensor) -> te.Tensor:
             runs = {axis: te.reduce_axis((0, x.shape[axis]), f"k{axis}") for axis in axes}
 
@@ -328,11 +330,14 @@ def _extreme(greatest: bool) -> Converter:
                 places = [runs.get(axis, at) for axis, at in enumerate(index)]
                 return reducer(x(*places), axis=list(runs.values()))
 
-            return te.compute(
-                [1 if a in runs else size for a, size in enumerate(x.shape)], element, "extreme"
-            )
+            return te.compute(shape, element, "extreme")
 
-        result = builder.emit_te(reduced, data)
+        if any(isinstance(data.ty.shape[axis], tirx.IntImm) and data.ty.shape[axis] == 0 for axis in axes):
+            # A loop over nothing would not set what it computes.
+            nothing = relax.const(identity(str(data.ty.dtype)).value, str(data.ty.dtype))
+            result = builder.emit(relax.op.broadcast_to(nothing, shape))
+        else:
+            result = builder.emit_te(reduced, data)
         if not attributes["keepdims"]:
             result = builder.emit(relax.op.squeeze(result, axes))
         return [result if dtype != "bool" else builder.emit(relax.op.astype(result, dtype))]
