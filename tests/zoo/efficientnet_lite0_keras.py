@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import EFFICIENTNET_LITE0_STAGES
+from .mxnet_efficientnet_lite0 import STAGES
 
 
 def build(weights: Mapping[str, np.ndarray]) -> Any:
@@ -41,7 +41,7 @@ def build(weights: Mapping[str, np.ndarray]) -> Any:
     image = keras.Input((224, 224, 3), name="image")
     x = layers.ReLU(6)(convolution(image, "_conv_stem", "_bn0", 32, 3, 2))
     block = 0
-    for repeats, kernel, first_stride, expansion, channels in EFFICIENTNET_LITE0_STAGES:
+    for repeats, kernel, first_stride, expansion, channels in STAGES:
         for repeat in range(repeats):
             path, entry = f"_blocks.{block}.", x
             stride = first_stride if repeat == 0 else 1

@@ -13,8 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from . import EFFICIENTNET_LITE0_STAGES
-
+# Tan and Le, "EfficientNet" (arXiv:1905.11946), table 1, without squeeze and excitation.
+# Repeats, kernel, stride of the first, expansion, output channels.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 _SIZE = 224
 
 
@@ -96,7 +105,7 @@ def export(weights: Mapping[str, np.ndarray], folder: Path) -> tuple[Path, Path]
     network = _Network(mx, weights)
     data = network.relu6(network.layer(mx.sym.var("data"), "_conv_stem", "_bn0", 32, 3, 2))
     channels, number = 32, 0
-    for repeats, kernel, first_stride, expansion, output in EFFICIENTNET_LITE0_STAGES:
+    for repeats, kernel, first_stride, expansion, output in STAGES:
         for repeat in range(repeats):
             path, stride = f"_blocks.{number}", first_stride if repeat == 0 else 1
             wide, inner = data, channels * expansion
