@@ -22,7 +22,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -362,7 +362,8 @@ def open_stream(
     pieces = _pieces(file, header.payload_size, digest.update if digest else None)
     key = header.payload_key(session_key)
     try:
-        header.suite.decrypt(key, header.core_bytes, pieces, buffer.view)
+        with contextlib.closing(pieces):
+            header.suite.decrypt(key, header.core_bytes, pieces, buffer.view)
         if digest:
             header.check_digest(digest.digest())
     except BaseException:
@@ -373,10 +374,11 @@ def open_stream(
 
 def _pieces(
     file: BinaryIO, size: int, seen: Callable[[memoryview], None] | None = None
-) -> Iterator[memoryview]:
+) -> Generator[memoryview, None, None]:
     """The next `size` bytes of `file` in pieces of `STEP`, each to be used before the next is asked for.
 
-    A thread reads ahead, so that the disk and the cipher work at the same time. `seen` is shown each piece.
+    A thread reads ahead, so that the disk and the cipher work at the same time; whoever stops early closes
+    the iterator, which ends it. `seen` is shown each piece.
     """
 
     def fill(view: memoryview) -> memoryview:
@@ -675,7 +677,8 @@ def _unseal_raw(file: BinaryIO, size: int, wanted: tuple[str, ...]) -> SecretBuf
     size -= wrapped_size
     buffer = SecretBuffer(size - EAX_OVERHEAD)
     try:
-        eax_decrypt(key, b"", _pieces(file, size), buffer.view)
+        with contextlib.closing(_pieces(file, size)) as pieces:
+            eax_decrypt(key, b"", pieces, buffer.view)
     except BaseException:
         buffer.close()
         raise

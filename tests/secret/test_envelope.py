@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 
 import pytest
 from Crypto.Cipher import AES, PKCS1_OAEP
@@ -124,6 +125,18 @@ def test_anything_appended_is_refused(keys, suite):
     for tail in (b"\0", b"x" * 16, sealed):
         with pytest.raises(errors.AuthenticationError, match="appended"):
             opened(sealed + tail)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_no_thread_outlives_a_refusal(keys, tmp_path, suite):
+    sealed = bytearray(secret.seal(bytes(6 << 20), content_type="params", suite=suite))
+    sealed[-(6 << 20)] ^= 1  # the first of its pieces, while others are being read
+    (tmp_path / "altered").write_bytes(sealed)
+    before = set(threading.enumerate())
+    with pytest.raises(errors.AuthenticationError) as refusal:
+        secret.unseal(tmp_path / "altered", content_type="params")
+    assert set(threading.enumerate()) == before
+    assert refusal.value.__context__ is not None  # which keeps alive what had begun
 
 
 def test_raw_layout_refuses_flips_cuts_and_tails(keys):
