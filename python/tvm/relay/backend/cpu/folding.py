@@ -15,7 +15,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 import tvm
 from tvm import relax
 
-from .graph import call_name, constant, dimensions, dtype_of, value_of
+from .graph import call_name, constant, dimensions, dtype_of, rewrite_functions, value_of
 
 __all__ = ["Fold"]
 
@@ -186,9 +186,4 @@ class Fold:
 
     def transform_module(self, module: IRModule, context: tvm.transform.PassContext) -> IRModule:
         """Return `module` with its Relax functions folded."""
-        for name, func in list(module.functions_items()):
-            if isinstance(func, relax.Function):
-                folder = _Folder(module)
-                folder.builder_.update_func(name, folder.visit_expr(func))
-                module = folder.builder_.get()
-        return module
+        return rewrite_functions(module, _Folder)

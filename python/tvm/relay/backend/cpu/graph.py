@@ -1,12 +1,15 @@
-"""Small questions about Relax expressions that several passes ask."""
+"""Small questions about Relax expressions that several passes ask, and the walk that they share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from tvm.relax.expr_functor import PyExprMutator
 
 from tvm import ir, relax, runtime, tirx
 
-__all__ = ["call_name", "constant", "dimensions", "dtype_of", "value_of"]
+__all__ = ["call_name", "constant", "dimensions", "dtype_of", "rewrite_functions", "value_of"]
 
 _BLOCK = 256  # rows and columns of a block that fits a second-level cache
 
@@ -60,3 +63,13 @@ def dimensions(expression: relax.Expr) -> list[int | ir.Expr] | None:
 def dtype_of(expression: relax.Expr) -> str:
     """The element type, or "" for no tensor."""
     return str(getattr(expression.ty, "dtype", ""))
+
+
+def rewrite_functions(module: ir.IRModule, mutator: Callable[[ir.IRModule], PyExprMutator]) -> ir.IRModule:
+    """`module` with each of its Relax functions rewritten by what `mutator` makes for the module."""
+    for name, func in list(module.functions_items()):
+        if isinstance(func, relax.Function):
+            rewriter = mutator(module)
+            rewriter.builder_.update_func(name, rewriter.visit_expr(func))
+            module = rewriter.builder_.get()
+    return module

@@ -17,7 +17,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from . import layout
-from .graph import call_name, dimensions
+from .graph import call_name, dimensions, rewrite_functions
 from .layout import Packed
 from .machine import Machine
 from .rules import RULES
@@ -134,9 +134,4 @@ class Pack:
 
     def transform_module(self, module: IRModule, context: tvm.transform.PassContext) -> IRModule:
         """Return `module` with its Relax functions packed."""
-        for name, func in list(module.functions_items()):
-            if isinstance(func, relax.Function):
-                packer = Packer(module, self.machine, self.exact)
-                packer.builder_.update_func(name, packer.visit_expr(func))
-                module = packer.builder_.get()
-        return module
+        return rewrite_functions(module, lambda module: Packer(module, self.machine, self.exact))

@@ -15,7 +15,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 import tvm
 from tvm import relax
 
-from .graph import call_name, constant, dimensions, dtype_of, value_of
+from .graph import call_name, constant, dimensions, dtype_of, rewrite_functions, value_of
 from .rules import ELEMENTWISE
 
 __all__ = ["Widen"]
@@ -145,9 +145,4 @@ class Widen:
 
     def transform_module(self, module: IRModule, context: tvm.transform.PassContext) -> IRModule:
         """Return `module` with its Relax functions rewritten."""
-        for name, func in list(module.functions_items()):
-            if isinstance(func, relax.Function):
-                widener = _Widener(module)
-                widener.builder_.update_func(name, widener.visit_expr(func))
-                module = widener.builder_.get()
-        return module
+        return rewrite_functions(module, _Widener)
