@@ -384,6 +384,18 @@ def test_extremes_of_infinities():
         assert [output.item() for output in Compiled(import_onnx(model), upstream=True)(x)] == [value, value]
 
 
+@pytest.mark.parametrize(("operator", "wanted"), [("ReduceMax", False), ("ReduceMin", True)])
+def test_extreme_of_nothing(operator, wanted):
+    node = helper.make_node(operator, ["x", "axes"], ["y"])
+    weights = {"axes": np.array([1])}
+    model = model_of([node], {"x": (2, 0, 4)}, ["y"], weights, 20, TensorProto.BOOL)
+    imported = import_onnx(model, {"x": [2, 0, 4]})  # in a model, 0 stands for a size that is not known
+    # A loop over nothing leaves its result as the memory was, which may happen to be right.
+    assert [name.name_hint for name in imported.module.get_global_vars()] == ["main"]
+    (result,) = Compiled(imported)(np.zeros((2, 0, 4), bool))
+    np.testing.assert_array_equal(result, np.full((2, 1, 4), wanted))
+
+
 def test_infinities_of_one_sign():
     nodes = [
         helper.make_node("IsInf", ["x"], ["negative"], detect_positive=0),
