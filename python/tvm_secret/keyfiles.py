@@ -161,7 +161,7 @@ def load_private_key(path: Path, passphrase: Callable[[Path], bytes] | None) -> 
         return _parse_private_key(data, None)
     except TypeError:
         pass  # encrypted
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):  # the last for a key of a wrong length
         raise IdentityError(f"{path} is not a private key (PKCS#8)") from None
     if passphrase is None:
         raise PassphraseError(f"the private key {path} needs its passphrase")
