@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy  # noqa: F401  (before memory is limited, in which its BLAS takes a pool of its own)
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tvm_secret.recipients import Identity, Recipient
